@@ -1,0 +1,278 @@
+//! Every setting as plain data. The structs here are what the rest of the program reads; where the values come from
+//! (command line, environment, file, default) is the business of [`load`], and what is allowed that of [`validate`].
+
+mod load;
+mod validate;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use load::{ConfigError, Loaded, Sources};
+
+/// The whole configuration of one node.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// The public listener: WebSocket and HTTP API.
+    pub server: ServerConfig,
+    /// The private listener: health and metrics.
+    pub admin: AdminConfig,
+    /// What is logged, and how.
+    pub log: LogConfig,
+    /// The apps, in the order of the file.
+    pub apps: Vec<AppConfig>,
+}
+
+/// `[server]`: the public listener.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ServerConfig {
+    /// Address and port; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// A path in front of every public URL, such as `/realtime`, taken off before routing and before signatures are
+    /// verified; empty for none.
+    pub path_prefix: String,
+    /// WebSocket connections on this node; 0 = as many as the open-file limit allows. Above it: close code 4100.
+    pub max_connections: u64,
+    /// How long a client may take to send the head of a request or its body, and how long an idle keep-alive
+    /// connection is kept.
+    pub request_timeout: Duration,
+    /// On shutdown, the time over which clients are closed and the last requests may finish.
+    pub drain_period: Duration,
+    /// Believe `X-Forwarded-For` and `X-Forwarded-Proto`: only behind a proxy that sets them.
+    pub trust_forwarded_headers: bool,
+    /// TLS on the public listener, if it is not left to a proxy.
+    pub tls: Option<TlsConfig>,
+}
+
+/// `[server.tls]`: PEM files.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TlsConfig {
+    /// The certificate chain, leaf first.
+    pub certificate: PathBuf,
+    /// The private key of the leaf.
+    pub private_key: PathBuf,
+}
+
+/// `[admin]`: the private listener.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AdminConfig {
+    /// Address and port; port 0 takes a free one.
+    pub listen: SocketAddr,
+}
+
+/// `[log]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LogConfig {
+    /// Text or JSON.
+    pub format: LogFormat,
+    /// A level, or directives such as `info,fanfare::session=debug`.
+    pub level: String,
+}
+
+/// How a log line looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people: one line of text, coloured on a terminal.
+    Text,
+    /// For machines: one JSON object a line.
+    Json,
+}
+
+/// `[[apps]]`: one application, with its credentials, switches and limits. Every key but the credentials may also stand
+/// in `[app_defaults]`, from where all apps inherit it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AppConfig {
+    /// Names the app in the URLs of the HTTP API. `[A-Za-z0-9_-]+`; some libraries insist on digits.
+    pub id: String,
+    /// The credentials; the first pair is the oldest one. Never empty.
+    pub keys: Vec<KeyPair>,
+    /// Off: clients are closed with 4003 and API requests answered with 403.
+    pub enabled: bool,
+    /// More detail in error answers: the string a signature should have covered, and the clock skew.
+    pub debug: bool,
+    /// Patterns of origins that browsers may connect from, such as `https://*.example.com`; empty = any.
+    /// Clients that send no origin always may.
+    pub allowed_origins: Vec<String>,
+    /// Close unencrypted connections with 4000.
+    pub require_tls: bool,
+    /// Let clients send `client-` events.
+    pub client_events: bool,
+    /// Send `pusher_internal:subscription_count`.
+    pub subscription_counts: bool,
+    /// Follow the `pusher:error` about a refused subscription with the two events that clients wait for
+    /// (protocol §2.6).
+    pub subscription_error_events: bool,
+    /// Tell signed-in users who of their watchlist is online.
+    pub watchlists: bool,
+    /// How long a user may be gone before watchers hear of it; 0 = at once.
+    pub offline_delay: Duration,
+    /// Close connections that neither sign in nor subscribe to a private or presence channel in time (protocol §1.6).
+    pub authorized_connections: bool,
+    /// Treat a handshake without `protocol` as version 7 instead of closing it with 4008.
+    pub assume_protocol_7: bool,
+    /// The close code of a terminated user's connections: 4009 (stay away) or 4200 (come back).
+    pub terminate_code: u16,
+    /// What the app may use.
+    pub limits: Limits,
+}
+
+/// An app key and the secret that belongs to it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct KeyPair {
+    /// The public half, part of the WebSocket URL.
+    pub key: String,
+    /// The private half.
+    pub secret: Secret,
+}
+
+/// `[apps.limits]`: protocol §6. Sizes are in bytes, lengths in characters, and 0 switches a quota off where it says so.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Limits {
+    /// Characters of a channel name, prefix included.
+    pub channel_name_length: usize,
+    /// Characters of an event name.
+    pub event_name_length: usize,
+    /// Bytes of an event's data, after JSON decoding.
+    pub event_data: usize,
+    /// Channels of one trigger.
+    pub channels_per_event: usize,
+    /// Events of one batch.
+    pub events_per_batch: usize,
+    /// Bytes of an HTTP API request's body.
+    pub http_body: usize,
+    /// Distinct users in one presence channel.
+    pub presence_members: usize,
+    /// Characters of a user id.
+    pub user_id_length: usize,
+    /// Bytes of a member's `user_info`, as JSON.
+    pub user_info: usize,
+    /// Bytes of the `user_data` of a sign-in.
+    pub user_data: usize,
+    /// Ids in a watchlist; further ones are dropped with error 4302.
+    pub watchlist_length: usize,
+    /// Client events per second and connection.
+    pub client_events_per_second: u32,
+    /// Bytes of one message from a client.
+    pub message: usize,
+    /// Subscriptions of one connection; 0 = no limit.
+    pub channels_per_connection: usize,
+    /// Connections of the app; 0 = no limit. Above it: close code 4004.
+    pub connections: u64,
+    /// HTTP API requests per second; 0 = no limit. Above it: status 429.
+    pub api_requests_per_second: u32,
+    /// Events published over the HTTP API per day (UTC), counted once per channel; 0 = no limit. Above it: status 403.
+    pub messages_per_day: u64,
+    /// How long a cache channel keeps its event.
+    pub cache_ttl: Duration,
+    /// How far the `auth_timestamp` of an API request may be from the server's clock.
+    pub auth_timestamp_window: Duration,
+    /// Silence after which a client is expected to ping, and is pinged.
+    pub activity_timeout: Duration,
+    /// The wait for an answer to that ping before the connection is closed with 4201.
+    pub pong_timeout: Duration,
+    /// See [`AppConfig::authorized_connections`].
+    pub authorization_timeout: Duration,
+    /// Subscribers above which a channel's counts are throttled.
+    pub subscription_count_threshold: usize,
+    /// The time between two counts of a throttled channel.
+    pub subscription_count_interval: Duration,
+    /// Bytes that may wait for one slow client before it is closed with 4100.
+    pub outbox: usize,
+}
+
+/// A text that never shows itself: `Debug` prints a mask.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a secret.
+    pub fn new(secret: impl Into<String>) -> Self {
+        Self(secret.into())
+    }
+
+    /// The secret itself, for signing.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("********")
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            server: ServerConfig {
+                listen: SocketAddr::from(([0, 0, 0, 0], 6001)),
+                path_prefix: String::new(),
+                max_connections: 0,
+                request_timeout: Duration::from_secs(30),
+                drain_period: Duration::from_secs(10),
+                trust_forwarded_headers: false,
+                tls: None,
+            },
+            admin: AdminConfig { listen: SocketAddr::from(([127, 0, 0, 1], 9601)) },
+            log: LogConfig { format: LogFormat::Text, level: "info".to_owned() },
+            apps: Vec::new(),
+        }
+    }
+}
+
+impl AppConfig {
+    /// An app with these credentials and the default of everything else.
+    pub fn new(id: impl Into<String>, key: impl Into<String>, secret: impl Into<String>) -> Self {
+        Self {
+            id: id.into(),
+            keys: vec![KeyPair { key: key.into(), secret: Secret::new(secret) }],
+            enabled: true,
+            debug: false,
+            allowed_origins: Vec::new(),
+            require_tls: false,
+            client_events: false,
+            subscription_counts: false,
+            subscription_error_events: true,
+            watchlists: true,
+            offline_delay: Duration::from_secs(3),
+            authorized_connections: false,
+            assume_protocol_7: false,
+            terminate_code: 4009,
+            limits: Limits::default(),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            channel_name_length: 164,
+            event_name_length: 200,
+            event_data: 10 * 1024,
+            channels_per_event: 100,
+            events_per_batch: 10,
+            http_body: 1024 * 1024,
+            presence_members: 100,
+            user_id_length: 128,
+            user_info: 1024,
+            user_data: 32 * 1024,
+            watchlist_length: 100,
+            client_events_per_second: 10,
+            message: 64 * 1024,
+            channels_per_connection: 0,
+            connections: 0,
+            api_requests_per_second: 0,
+            messages_per_day: 0,
+            cache_ttl: Duration::from_secs(30 * 60),
+            auth_timestamp_window: Duration::from_secs(600),
+            activity_timeout: Duration::from_secs(120),
+            pong_timeout: Duration::from_secs(30),
+            authorization_timeout: Duration::from_secs(30),
+            subscription_count_threshold: 100,
+            subscription_count_interval: Duration::from_secs(5),
+            outbox: 1024 * 1024,
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! Fanfare.
+pub mod config;
+pub use config::Config;
