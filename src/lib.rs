@@ -1,3 +1,4 @@
 //! Fanfare.
 pub mod config;
+pub mod protocol;
 pub use config::Config;
