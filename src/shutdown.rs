@@ -1,6 +1,6 @@
 //! One token that says "stop" and one tracker that says "all gone".
 
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 /// Shared by everything that runs: who is told to stop, and whom the process waits for.
@@ -35,6 +35,11 @@ impl Shutdown {
     /// Tells everybody to stop.
     pub fn request(&self) {
         self.token.cancel();
+    }
+
+    /// Tells everybody to stop when the guard is dropped.
+    pub fn request_on_drop(&self) -> DropGuard {
+        self.token.clone().drop_guard()
     }
 
     /// Completes when stopping has begun and every task has ended.

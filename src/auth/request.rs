@@ -73,8 +73,8 @@ impl<'a> SignedQuery<'a> {
     }
 
     /// All parameters, in the order of the request, with lower-case names.
-    pub fn pairs(&self) -> &[(String, String)] {
-        &self.pairs
+    pub fn into_pairs(self) -> Vec<(String, String)> {
+        self.pairs
     }
 
     /// Verifies that `app` sent this request: key, version, clock, body and signature, in this order.

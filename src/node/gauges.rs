@@ -1,7 +1,7 @@
 //! Gauges, read from the live state at each scrape.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::Weak;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
@@ -10,9 +10,9 @@ use prometheus_client::metrics::gauge::ConstGauge;
 
 use super::{Node, Tenant};
 
-/// Reports how many there are of everything, per app.
+/// Reports how many there are of everything, per app. The node holds the registry that holds this.
 #[derive(Debug)]
-pub struct Gauges(pub Arc<Node>);
+pub struct Gauges(pub Weak<Node>);
 
 /// A gauge's name, its help and how it is counted.
 type Gauge = (&'static str, &'static str, fn(&Tenant) -> u64);
@@ -28,9 +28,10 @@ const GAUGES: [Gauge; 4] = [
 
 impl Collector for Gauges {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let Some(node) = self.0.upgrade() else { return Ok(()) };
         for (name, help, count) in GAUGES {
             let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-            for tenant in self.0.tenants.all() {
+            for tenant in node.tenants.all() {
                 let gauge = ConstGauge::new(count(tenant));
                 gauge.encode(family.encode_family(&[("app", tenant.app.id())])?)?;
             }

@@ -79,6 +79,11 @@ impl Node {
         &self.metrics
     }
 
+    /// Connections this node holds at most; 0 = no limit.
+    pub fn max_connections(&self) -> u64 {
+        self.max_connections
+    }
+
     /// Does what has become due: throttled counts, expired cache, users whose offline delay is over. Called ten times
     /// a second.
     pub fn tick(&self, now: Instant) {
