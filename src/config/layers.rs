@@ -137,7 +137,7 @@ fn read_file(path: &Path, name: &str) -> Result<BTreeMap<String, Entry>, Vec<Str
     let (table, errors) = DeTable::parse_recoverable(&text);
     if !errors.is_empty() {
         let describe = |error: toml::de::Error| {
-            let before = error.span().map_or("", |span| &text[..span.start]);
+            let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
             let line_start = before.rfind('\n').map_or(0, |at| at + 1);
             let column = before[line_start..].chars().count() + 1;
             format!("{name}:{}:{column}: not TOML: {}", line_of(&text, before.len()), error.message())

@@ -112,12 +112,9 @@ impl Visitor for Reader<'_> {
         };
         // None of the three values is shown: a secret in the wrong place is a secret all the same.
         match self.read_secret(name, &given) {
-            Ok(text) if text.is_empty() => self.refuse(path, "empty; expected a secret".to_owned()),
+            Ok(text) if text.trim().is_empty() => self.refuse(path, "empty; expected a secret".to_owned()),
             Ok(text) if text == MASK => {
-                self.refuse(
-                    path,
-                    "the mask that stands for a secret in printed settings; expected a secret".to_owned(),
-                );
+                self.refuse(path, "the mask of a printed configuration; expected the secret itself".to_owned());
             }
             Ok(text) => *secret = Secret::new(text),
             Err(reason) => self.refuse(path, reason),
@@ -128,7 +125,7 @@ impl Visitor for Reader<'_> {
         let path = self.path(name);
         match self.layers.file.get(&path).map(|entry| &entry.given) {
             Some(Given::Table) | None => {}
-            Some(other) => self.refuse(&path, format!("{other} is not a table; expected [{path}]")),
+            Some(_) => self.refuse(&path, format!("not a table; expected [{}]", header(&path))),
         }
         self.enter(path, fields);
     }
@@ -151,7 +148,7 @@ impl Visitor for Reader<'_> {
         let path = self.path(name);
         match self.layers.file.get(&path).map(|entry| &entry.given) {
             Some(Given::List(items)) if items.iter().all(|item| *item == Given::Table) => {}
-            Some(_) => self.refuse(&path, format!("not a list of tables; expected [[{name}]]")),
+            Some(_) => self.refuse(&path, format!("not a list of tables; expected [[{}]]", header(&path))),
             None => {}
         }
         self.tables.insert(path.clone());
@@ -217,23 +214,20 @@ impl<'a> Reader<'a> {
     fn refuse_unknown_keys(&mut self) {
         let names = KnownNames::new(&self.keys, &self.tables, &self.lists);
         let layers = self.layers;
-        // Below what is unknown or misplaced, everything is.
-        let mut closed: Option<String> = None;
+        // What stands in a table that is unknown, or where no table should be, is not reported on top of it.
+        let mut closed: Vec<String> = Vec::new();
         for (path, entry) in &layers.file {
-            if closed.as_ref().is_some_and(|closed| path.starts_with(closed)) {
+            if closed.iter().any(|table| path.starts_with(table)) {
                 continue;
             }
-            let is_container = matches!(entry.given, Given::Table | Given::List(_));
             let known = self.keys.contains(path) || self.tables.contains(path);
             if !known {
-                self.mistakes
-                    .push((layers.place_in(Layer::File, path), format!("unknown key{}", names.like_path(path))));
+                let text = format!("unknown key{}", names.like_path(path));
+                self.mistakes.push((layers.place_in(Layer::File, path), text));
             }
-            if !known
-                || self.keys.contains(path) && is_container
-                || self.lists.contains_key(path) && entry.given == Given::Table
-            {
-                closed = Some(format!("{path}."));
+            let misplaced = entry.given == Given::Table && self.lists.contains_key(path);
+            if !known || misplaced || self.keys.contains(path) {
+                closed.push(format!("{path}."));
             }
         }
         for path in layers.overrides.keys().filter(|path| !self.keys.contains(*path)) {
@@ -248,6 +242,12 @@ impl<'a> Reader<'a> {
             }
         }
     }
+}
+
+/// A path as it stands in the brackets of a file: without indices.
+fn header(path: &str) -> String {
+    let names = path.split('.').filter(|segment| !segment.starts_with(|c: char| c.is_ascii_digit()));
+    names.collect::<Vec<_>>().join(".")
 }
 
 /// Whether a `FANFARE_…` variable is not meant for the server: the command-line tools have a few of their own, and

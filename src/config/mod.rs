@@ -1,9 +1,9 @@
 //! Every setting as plain data. The structs here are what the rest of the program reads.
 //!
-//! A key has one line in [`schema`], which names its [`rule`]. [`load`] walks these lines to fill a [`Config`] from the
-//! [`layers`] (command line, environment, file, default), [`write`] to print one, [`suggest`] to guess what a misspelt
-//! key meant. [`validate`] has the rules between keys. To add a setting: the field and its default here, the line in
-//! [`schema`], and its entry in `config/default.toml`, which a test demands.
+//! A key has one line in `schema`, which names its `rule`. `load` walks these lines to fill a [`Config`] from the
+//! `layers` (command line, environment, file, default), `write` to print one, `suggest` to guess what a misspelt
+//! key meant. `validate` has the rules between keys. To add a setting: the field and its default here, the line in
+//! `schema`, and its entry in `config/default.toml`, which a test demands.
 
 mod layers;
 mod load;

@@ -208,13 +208,15 @@ fn all_mistakes_are_reported_at_once_in_reading_order() {
 fn an_unknown_key_or_table_brings_a_suggestion_and_hides_what_is_below_it() {
     assert_mistakes(
         &format!(
-            "{APP}event_data = 5\n[apps.limits]\nevent_dta = 5\n[sever]\nlisten = \"x\"\ntls.certificate = 5\n[extra]\n"
+            "{APP}event_data = 5\n[apps.limits]\nevent_dta = 5\n\
+             [sever]\nlisten = \"x\"\ntls.certificate = 5\n[sever-x]\n[extra]\n"
         ),
         &[
             "fanfare.toml:5: apps.0.event_data: unknown key; did you mean `apps.0.limits.event_data`?",
             "fanfare.toml:7: apps.0.limits.event_dta: unknown key; did you mean `event_data`?",
             "fanfare.toml:8: sever: unknown key; did you mean `server`?",
-            "fanfare.toml:11: extra: unknown key; `fanfare config --defaults` shows all keys",
+            "fanfare.toml:11: sever-x: unknown key; `fanfare config --defaults` shows all keys",
+            "fanfare.toml:12: extra: unknown key; `fanfare config --defaults` shows all keys",
         ],
     );
     assert_mistakes(
@@ -247,7 +249,7 @@ fn a_value_of_the_wrong_type_is_a_mistake() {
     assert_mistakes(
         file,
         &[
-            "fanfare.toml:1: server: 5 is not a table; expected [server]",
+            "fanfare.toml:1: server: not a table; expected [server]",
             "fanfare.toml:3: log.level: a table is not a log level; expected trace, debug, info, warn, error or off, \
              or directives such as \"info,fanfare::session=debug\"",
             "fanfare.toml:4: log.format: \"xml\" is not a log format; expected \"text\" or \"json\"",
@@ -256,13 +258,20 @@ fn a_value_of_the_wrong_type_is_a_mistake() {
             "fanfare.toml:8: app_defaults.debug: \"true\" is not a switch; expected true or false",
             "fanfare.toml:9: app_defaults.allowed_origins: \"*\" is not a list; expected origins such as \
              \"https://*.example.com\" or \"http://localhost:*\", or \"*\" for any",
-            "fanfare.toml:10: app_defaults.limits.event_data: a floating-point number is not a number of bytes; expected \
-             a number of bytes from 1 to \"16 MiB\"",
+            "fanfare.toml:10: app_defaults.limits.event_data: a floating-point number is not a number of bytes; \
+             expected a number of bytes from 1 to \"16 MiB\"",
             "fanfare.toml:11: app_defaults.limits.connections: \"5\" is not an integer; expected 0 for no limit, or an \
              integer up to 10000000",
         ],
     );
     assert_mistakes("[apps]\nid = \"1\"\n", &["fanfare.toml:1: apps: not a list of tables; expected [[apps]]"]);
+    assert_mistakes(
+        &format!("{APP}limits = 5\nkeys = \"hunter2\"\n"),
+        &[
+            "fanfare.toml:5: apps.0.limits: not a table; expected [apps.limits]",
+            "fanfare.toml:6: apps.0.keys: not a list of tables; expected [[apps.keys]]",
+        ],
+    );
     assert_mistakes("apps = [\"x\"]\n", &["fanfare.toml:1: apps: not a list of tables; expected [[apps]]"]);
 }
 
@@ -347,13 +356,10 @@ fn a_secret_that_is_empty_missing_or_ambiguous_is_a_mistake_and_is_never_shown()
     let empty = TempFile::new("\n");
     let line = |secret: &str| format!("[[apps]]\nid = \"1\"\nkey = \"k\"\n{secret}\n");
     let cases = [
-        ("secret = \"\"".to_owned(), "secret: empty; expected a secret"),
+        ("secret = \" \"".to_owned(), "secret: empty; expected a secret"),
         (format!("secret_file = {:?}", empty.name()), "secret_file: empty; expected a secret"),
         ("secret = 998877".to_owned(), "secret: not a string; expected a string"),
-        (
-            format!("secret = \"{MASK}\""),
-            "secret: the mask that stands for a secret in printed settings; expected a secret",
-        ),
+        (format!("secret = \"{MASK}\""), "secret: the mask of a printed configuration; expected the secret itself"),
         (
             "secret_env = \"hunter2\"".to_owned(),
             "secret_env: the variable is not set; expected the name of an environment variable",
@@ -408,7 +414,8 @@ fn tls_needs_two_files_that_can_be_read() {
 #[test]
 fn settings_that_work_against_each_other_bring_a_warning() {
     let app = "[[apps]]\nid = \"shop\"\nkey = \"k\"\nsecret = \"s\"\nclient_events = true\n[apps.limits]\n\
-               message = 2048\nhttp_body = 2048\noutbox = \"16 KiB\"\nevent_data = \"1 MiB\"\nactivity_timeout = \"121s\"\n";
+               message = 2048\nhttp_body = 2048\noutbox = \"16 KiB\"\nevent_data = \"1 MiB\"\n\
+               activity_timeout = \"121s\"\n";
     let warnings = load_all(app, &[], &[]).unwrap().warnings;
     let expected = [
         "fanfare.toml:2: apps.0.id: \"shop\": ",
