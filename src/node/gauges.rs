@@ -18,12 +18,12 @@ pub struct Gauges(pub Weak<Node>);
 type Gauge = (&'static str, &'static str, fn(&Tenant) -> u64);
 
 const GAUGES: [Gauge; 4] = [
-    ("fanfare_connections", "Open connections", |tenant| tenant.app.connections()),
-    ("fanfare_channels", "Occupied channels", |tenant| tenant.channels.occupied("").len() as u64),
-    ("fanfare_subscriptions", "Subscriptions of connections to channels", |tenant| {
+    ("connections", "Open connections", |tenant| tenant.app.connections()),
+    ("channels", "Occupied channels", |tenant| tenant.channels.occupied("").len() as u64),
+    ("subscriptions", "Subscriptions of connections to channels", |tenant| {
         tenant.channels.occupied("").iter().map(|(_, occupancy)| occupancy.subscriptions as u64).sum()
     }),
-    ("fanfare_users", "Signed-in users", |tenant| tenant.users.signed_in() as u64),
+    ("users", "Signed-in users", |tenant| tenant.users.signed_in() as u64),
 ];
 
 impl Collector for Gauges {
@@ -36,7 +36,7 @@ impl Collector for Gauges {
                 gauge.encode(family.encode_family(&[("app", tenant.app.id())])?)?;
             }
         }
-        let mut info = encoder.encode_descriptor("fanfare_build", "The running version", None, MetricType::Gauge)?;
+        let mut info = encoder.encode_descriptor("build", "The running version", None, MetricType::Gauge)?;
         ConstGauge::new(1u64).encode(info.encode_family(&[("version", env!("CARGO_PKG_VERSION"))])?)
     }
 }

@@ -50,20 +50,23 @@ impl Outbound {
     pub(super) async fn run(&mut self) -> io::Result<CloseReason> {
         poll_fn(|cx| {
             loop {
-                match self.outbox.poll_ready(cx) {
-                    Poll::Ready(Ready::Frames(frames)) => self.pending.extend(frames),
+                let waiting = match self.outbox.poll_ready(cx) {
+                    Poll::Ready(Ready::Frames(frames)) => {
+                        self.pending.extend(frames);
+                        false
+                    }
                     Poll::Ready(Ready::Closed(frames, reason)) => {
                         self.pending.extend(frames);
                         return Poll::Ready(Ok(reason));
                     }
-                    Poll::Pending => {}
-                }
-                ready!(self.poll_write(cx))?;
-                if self.pending.is_empty() {
+                    Poll::Pending => true,
+                };
+                if waiting && self.is_done() {
                     // Most clients are silent most of the time.
                     self.pending = VecDeque::new();
                     return Poll::Pending;
                 }
+                ready!(self.poll_write(cx))?;
             }
         })
         .await
@@ -103,7 +106,7 @@ impl Outbound {
             if let Poll::Ready(Ready::Frames(frames) | Ready::Closed(frames, _)) = self.outbox.poll_ready(cx) {
                 self.pending.extend(frames);
             }
-            while !self.pending.is_empty() || !self.flushed {
+            while !self.is_done() {
                 ready!(self.poll_write(cx))?;
             }
             Poll::Ready(Ok(()))
@@ -115,6 +118,10 @@ impl Outbound {
     pub(super) async fn shutdown(&mut self) {
         // An error means that the peer is gone, which is what we are about to find out anyway.
         let _ = self.writer.shutdown().await;
+    }
+
+    fn is_done(&self) -> bool {
+        self.pending.is_empty() && self.flushed
     }
 
     /// Makes progress: one write, or one flush when nothing is left to write.
