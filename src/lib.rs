@@ -1,3 +1,53 @@
-//! Fanfare.
+//! Fanfare: a self-hosted realtime server that speaks the Pusher Channels protocol.
+//!
+//! Modules stand on floors. A module uses any floor below its own and, on its own floor, only what stands to its left; so
+//! there is one order of reading and no cycle. What must travel upward travels as a returned value or through a queue.
+//!
+//! ```text
+//! 6  process   server · cli · main                                        who starts what, and in which order it stops
+//! 5  edges     websocket · api · admin                                    bytes in, bytes out
+//! 4  session   session                                                    one client's conversation
+//! 3  node      node                                                       every action, written once
+//! 2  state     channels                                                   what is true here
+//! 1  ground    shutdown · socket · rate_limit · metrics · outbox · apps · auth   small tools without opinions
+//! 0  words     protocol · config                                          plain data: no sockets, no tasks, no clock
+//! ```
+//!
+//! The life of a message: **trigger** ([`api`], [`node`]) → **deliver** ([`channels`]) → **push** ([`outbox`]) →
+//! **write** ([`websocket`]). It is encoded once per channel into a [`protocol::Frame`], which all subscribers share, and
+//! it is never waited for: a client that reads too slowly overflows its own outbox and is sent away, and nobody else
+//! notices.
+//!
+//! [`Config`] and [`Server`] are all that `main` and the tests need:
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), fanfare::StartError> {
+//! let mut config = fanfare::Config::default();
+//! config.apps.push(fanfare::config::AppConfig::new("1001", "app-key", "app-secret"));
+//! let server = fanfare::Server::bind(config).await?;
+//! println!("serving on {}", server.local_addr());
+//! server.run(async { tokio::signal::ctrl_c().await.unwrap_or_default() }).await;
+//! # Ok(())
+//! # }
+//! ```
+
+pub mod admin;
+pub mod api;
+pub mod apps;
+pub mod auth;
+pub mod channels;
+pub mod cli;
 pub mod config;
+pub mod metrics;
+pub mod node;
+pub mod outbox;
+pub mod protocol;
+pub mod rate_limit;
+pub mod server;
+pub mod session;
+pub mod shutdown;
+pub mod socket;
+pub mod websocket;
+
 pub use config::Config;
+pub use server::{Server, StartError};

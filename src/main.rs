@@ -1,3 +1,7 @@
-//! The `fanfare` binary.
+//! The `fanfare` binary: see [`fanfare::cli`].
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    fanfare::cli::run()
+}

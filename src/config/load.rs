@@ -1,17 +1,24 @@
-//! Layers command line > environment > file > default into a [`Config`].
+//! Layers command line > environment > file > default into a [`Config`], and collects every mistake on the way.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::path::PathBuf;
 
-use super::Config;
+use super::layers::{Layer, Layers, Place, env_name};
+use super::rule::{Given, Rule};
+use super::schema::{self, SECRETS, Visitor};
+use super::suggest::KnownNames;
+use super::write::MASK;
+use super::{AppConfig, Config, Secret};
 
 /// Where settings come from.
 #[derive(Debug, Clone, Default)]
 pub struct Sources {
     /// The configuration file, if any.
     pub file: Option<PathBuf>,
-    /// The `FANFARE_…` variables; others are ignored.
+    /// The environment. Settings are the `FANFARE_…` variables; others only matter where a `secret_env` names them.
     pub env: Vec<(String, String)>,
-    /// `KEY=VALUE` pairs from the command line, such as `server.listen` and `127.0.0.1:0`.
+    /// `KEY=VALUE` pairs from the command line, such as `server.listen` and `127.0.0.1:0`; the last of a key counts.
     pub overrides: Vec<(String, String)>,
 }
 
@@ -28,16 +35,226 @@ pub struct Loaded {
 #[derive(Debug, thiserror::Error)]
 #[error("{}", .mistakes.join("\n"))]
 pub struct ConfigError {
-    /// One complete sentence each: where, what was given, what is allowed.
+    /// One line each: where, what was given, what is allowed.
     pub mistakes: Vec<String>,
 }
 
 impl Config {
-    /// Reads all sources.
+    /// Reads all sources. No apps is not a mistake here: see [`Config::check_servable`].
     ///
     /// # Errors
     /// All mistakes at once: an unreadable file, a syntax error, an unknown key, a wrong type or an impossible value.
-    pub fn load(_sources: &Sources) -> Result<Loaded, ConfigError> {
-        Ok(Loaded { config: Self::default(), warnings: Vec::new() })
+    pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
+        let layers = Layers::read(sources).map_err(|mistakes| ConfigError { mistakes })?;
+        let mut reader = Reader::new(&layers);
+        let mut config = Self::default();
+        schema::node(&mut reader, &mut config);
+        let mut defaults = AppConfig::new("", "", "");
+        schema::app_defaults(&mut reader, &mut defaults);
+        schema::apps(&mut reader, &mut config.apps, &defaults);
+        reader.refuse_unknown_keys();
+        for (path, conflict) in config.conflicts() {
+            reader.refuse(&path, conflict);
+        }
+        if reader.mistakes.is_empty() {
+            let warning = |(path, text): (String, String)| format!("{}: {text}", layers.place(&path).text);
+            let warnings = config.warnings().into_iter().map(warning).collect();
+            return Ok(Loaded { config, warnings });
+        }
+        reader.mistakes.sort_by(|(one, _), (other, _)| one.cmp(other));
+        let line = |(place, text): (Place, String)| format!("{}: {text}", place.text);
+        Err(ConfigError { mistakes: reader.mistakes.into_iter().map(line).collect() })
     }
+}
+
+/// Fills the fields that a source has a value for, and remembers which keys exist.
+struct Reader<'a> {
+    layers: &'a Layers,
+    /// The table being read.
+    table: String,
+    /// Every key that was asked for.
+    keys: BTreeSet<String>,
+    /// Every table, list and list entry that was asked for.
+    tables: BTreeSet<String>,
+    /// How many entries each list has.
+    lists: BTreeMap<String, usize>,
+    /// Variables that a `secret_env` names.
+    secret_variables: BTreeSet<String>,
+    mistakes: Vec<(Place, String)>,
+}
+
+impl Visitor for Reader<'_> {
+    fn key<T>(&mut self, name: &'static str, field: &mut T, rule: Rule<T>) {
+        let path = self.path(name);
+        match self.layers.find(&path).map(|given| (rule.read)(given)) {
+            Some(Ok(value)) => *field = value,
+            Some(Err(reason)) => self.refuse(&path, format!("{reason}; expected {}", rule.expected)),
+            None if rule.required => self.refuse(&path, format!("missing; expected {}", rule.expected)),
+            None => {}
+        }
+        self.keys.insert(path);
+    }
+
+    fn secret(&mut self, secret: &mut Secret) {
+        let paths = SECRETS.map(|name| self.path(name));
+        self.keys.extend(paths.clone());
+        // All three are one setting: a variable replaces the file's `secret_file`, say.
+        let in_layer = |layer: &Layer| paths.iter().filter(|path| self.layers.get(*layer, path).is_some()).count();
+        let Some(layer) = Layer::ALL.into_iter().find(|layer| in_layer(layer) > 0) else {
+            return self.refuse(&paths[0], "missing; expected `secret`, `secret_file` or `secret_env`".to_owned());
+        };
+        let given = |path: &String| self.layers.get(layer, path).map(|entry| entry.given.clone());
+        let mut found = SECRETS.into_iter().zip(&paths).filter_map(|(name, path)| Some((name, path, given(path)?)));
+        let (Some((name, path, given)), None) = (found.next(), found.next()) else {
+            let place = self.layers.place_in(layer, &paths[0]);
+            let text = "given more than once; expected one of `secret`, `secret_file` and `secret_env`".to_owned();
+            return self.mistakes.push((place, text));
+        };
+        // None of the three values is shown: a secret in the wrong place is a secret all the same.
+        match self.read_secret(name, &given) {
+            Ok(text) if text.trim().is_empty() => self.refuse(path, "empty; expected a secret".to_owned()),
+            Ok(text) if text == MASK => {
+                self.refuse(path, "the mask of a printed configuration; expected the secret itself".to_owned());
+            }
+            Ok(text) => *secret = Secret::new(text),
+            Err(reason) => self.refuse(path, reason),
+        }
+    }
+
+    fn table(&mut self, name: &'static str, fields: impl FnOnce(&mut Self)) {
+        let path = self.path(name);
+        match self.layers.file.get(&path).map(|entry| &entry.given) {
+            Some(Given::Table) | None => {}
+            Some(_) => self.refuse(&path, format!("not a table; expected [{}]", header(&path))),
+        }
+        self.enter(path, fields);
+    }
+
+    fn optional<T: Clone>(
+        &mut self,
+        name: &'static str,
+        table: &mut Option<T>,
+        blank: &T,
+        fields: fn(&mut Self, &mut T),
+    ) {
+        if self.layers.has_table(&self.path(name)) {
+            let mut blank = blank.clone();
+            self.table(name, |reader| fields(reader, &mut blank));
+            *table = Some(blank);
+        }
+    }
+
+    fn list<T: Clone>(&mut self, name: &'static str, list: &mut Vec<T>, blank: &T, fields: fn(&mut Self, &mut T)) {
+        let path = self.path(name);
+        match self.layers.file.get(&path).map(|entry| &entry.given) {
+            Some(Given::List(items)) if items.iter().all(|item| *item == Given::Table) => {}
+            Some(_) => self.refuse(&path, format!("not a list of tables; expected [[{}]]", header(&path))),
+            None => {}
+        }
+        self.tables.insert(path.clone());
+        let entries = (0..).map(|index| format!("{path}.{index}")).take_while(|entry| self.layers.has_table(entry));
+        for entry in entries.collect::<Vec<_>>() {
+            let mut item = blank.clone();
+            self.enter(entry, |reader| fields(reader, &mut item));
+            list.push(item);
+        }
+        self.lists.insert(path, list.len());
+    }
+}
+
+impl<'a> Reader<'a> {
+    fn new(layers: &'a Layers) -> Self {
+        Self {
+            layers,
+            table: String::new(),
+            keys: BTreeSet::new(),
+            tables: BTreeSet::new(),
+            lists: BTreeMap::new(),
+            secret_variables: BTreeSet::new(),
+            mistakes: Vec::new(),
+        }
+    }
+
+    fn path(&self, name: &str) -> String {
+        if self.table.is_empty() { name.to_owned() } else { format!("{}.{name}", self.table) }
+    }
+
+    fn enter(&mut self, table: String, fields: impl FnOnce(&mut Self)) {
+        self.tables.insert(table.clone());
+        let outer = std::mem::replace(&mut self.table, table);
+        fields(self);
+        self.table = outer;
+    }
+
+    fn refuse(&mut self, path: &str, text: String) {
+        self.mistakes.push((self.layers.place(path), text));
+    }
+
+    fn read_secret(&mut self, name: &str, given: &Given) -> Result<String, String> {
+        let (Given::Text(text) | Given::Untyped(text)) = given else {
+            return Err("not a string; expected a string".to_owned());
+        };
+        match name {
+            "secret_file" => fs::read_to_string(text)
+                .map(|content| content.trim_end_matches(['\r', '\n']).to_owned())
+                .map_err(|error| format!("the file cannot be read: {error}; expected a path")),
+            "secret_env" => {
+                self.secret_variables.insert(text.clone());
+                let value = self.layers.env.get(text).map(|entry| entry.given.clone());
+                let Some(Given::Untyped(value)) = value else {
+                    return Err("the variable is not set; expected the name of an environment variable".to_owned());
+                };
+                Ok(value)
+            }
+            _ => Ok(text.clone()),
+        }
+    }
+
+    /// Whatever the sources have and nobody asked for.
+    fn refuse_unknown_keys(&mut self) {
+        let names = KnownNames::new(&self.keys, &self.tables, &self.lists);
+        let layers = self.layers;
+        // What stands in a table that is unknown, or where no table should be, is not reported on top of it.
+        let mut closed: Vec<String> = Vec::new();
+        for (path, entry) in &layers.file {
+            if closed.iter().any(|table| path.starts_with(table)) {
+                continue;
+            }
+            let known = self.keys.contains(path) || self.tables.contains(path);
+            if !known {
+                let text = format!("unknown key{}", names.like_path(path));
+                self.mistakes.push((layers.place_in(Layer::File, path), text));
+            }
+            let misplaced = entry.given == Given::Table && self.lists.contains_key(path);
+            if !known || misplaced || self.keys.contains(path) {
+                closed.push(format!("{path}."));
+            }
+        }
+        for path in layers.overrides.keys().filter(|path| !self.keys.contains(*path)) {
+            let text = format!("unknown key{}", names.like_path(path));
+            self.mistakes.push((layers.place_in(Layer::CommandLine, path), text));
+        }
+        let variables: BTreeSet<String> = self.keys.iter().map(|path| env_name(path)).collect();
+        for name in layers.env.keys().filter(|name| name.starts_with("FANFARE_") && !is_foreign(name)) {
+            if !variables.contains(name) && !self.secret_variables.contains(name) {
+                let place = Place::of_variable(name);
+                self.mistakes.push((place, format!("unknown variable{}", names.like_variable(name))));
+            }
+        }
+    }
+}
+
+/// A path as it stands in the brackets of a file: without indices.
+fn header(path: &str) -> String {
+    let names = path.split('.').filter(|segment| !segment.starts_with(|c: char| c.is_ascii_digit()));
+    names.collect::<Vec<_>>().join(".")
+}
+
+/// Whether a `FANFARE_…` variable is not meant for the server: the command-line tools have a few of their own, and
+/// Kubernetes describes a service called `fanfare` to every container beside it.
+fn is_foreign(name: &str) -> bool {
+    let tools = ["FANFARE_CONFIG", "FANFARE_URL", "FANFARE_APP_ID", "FANFARE_APP_KEY", "FANFARE_APP_SECRET"];
+    tools.contains(&name)
+        || name == "FANFARE_PORT"
+        || ["FANFARE_PORT_", "FANFARE_SERVICE_"].iter().any(|p| name.starts_with(p))
 }

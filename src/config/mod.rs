@@ -1,8 +1,20 @@
-//! Every setting as plain data. The structs here are what the rest of the program reads; where the values come from
-//! (command line, environment, file, default) is the business of [`load`], and what is allowed that of [`validate`].
+//! Every setting as plain data. The structs here are what the rest of the program reads.
+//!
+//! A key has one line in `schema`, which names its `rule`. `load` walks these lines to fill a [`Config`] from the
+//! `layers` (command line, environment, file, default), `write` to print one, `suggest` to guess what a misspelt
+//! key meant. `validate` has the rules between keys. To add a setting: the field and its default here, the line in
+//! `schema`, and its entry in `config/default.toml`, which a test demands.
 
+mod layers;
 mod load;
+mod rule;
+mod schema;
+mod suggest;
 mod validate;
+mod write;
+
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -10,6 +22,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use load::{ConfigError, Loaded, Sources};
+
+/// Every key with its meaning, allowed values, default and environment variable, as a file to start from: loading it
+/// gives [`Config::default`].
+pub const DEFAULT_TOML: &str = include_str!("../../config/default.toml");
 
 /// The whole configuration of one node.
 #[derive(Debug, Clone, PartialEq)]
@@ -126,7 +142,7 @@ pub struct KeyPair {
     pub secret: Secret,
 }
 
-/// `[apps.limits]`: protocol §6. Sizes are in bytes, lengths in characters, and 0 switches a quota off where it says so.
+/// `[apps.limits]`. Sizes are in bytes, lengths in characters, and 0 switches a quota off where it says so.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Limits {
     /// Characters of a channel name, prefix included.

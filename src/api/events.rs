@@ -1,0 +1,115 @@
+//! Publishing (§4.4, §4.5, §4.10).
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use hyper::StatusCode;
+use serde_json::value::RawValue;
+
+use crate::node::{Node, Target, Tenant, Trigger};
+use crate::protocol::EventData;
+
+use super::error::ApiError;
+use super::params::{Info, Params};
+use super::signed::Signed;
+use super::{Reply, channels, object};
+
+/// `POST /apps/{id}/events`: one event to one or many channels.
+pub(super) fn trigger(node: &Arc<Node>, signed: &Signed) -> Result<Reply, ApiError> {
+    let known = ["name", "data", "channel", "channels", "channels[]", "socket_id", "info"];
+    let params = Params::read(&signed.body, &signed.query, &known)?;
+    let limits = &signed.tenant.app.config().limits;
+    let trigger = Trigger {
+        event: params.event_name(limits)?,
+        data: params.data()?,
+        targets: params.targets(limits)?,
+        except: params.except()?,
+    };
+    let info = params.info()?;
+    publish(node, &signed.tenant, std::slice::from_ref(&trigger))?;
+    let Some(info) = info else { return Ok(Reply::ok("{}".to_owned())) };
+    let channels = trigger.targets.iter().map(|target| (name_of(target), attributes(node, signed, target, info)));
+    Ok(Reply::ok(object([("channels", object(channels))])))
+}
+
+/// `POST /apps/{id}/batch_events`: several events, each to one channel; all or none.
+pub(super) fn trigger_batch(node: &Arc<Node>, signed: &Signed) -> Result<Reply, ApiError> {
+    let params = Params::read(&signed.body, &signed.query, &[])?;
+    let limits = &signed.tenant.app.config().limits;
+    let batch = params.fields.batch.ok_or(ApiError::Missing("batch"))?;
+    let batch: Vec<&RawValue> =
+        serde_json::from_str(batch.get()).map_err(|_| ApiError::Type("batch", "an array of objects"))?;
+    if batch.is_empty() {
+        return Err(ApiError::Empty("batch"));
+    }
+    if batch.len() > limits.events_per_batch {
+        return Err(ApiError::TooManyEvents(limits.events_per_batch));
+    }
+    let (mut triggers, mut infos) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
+    for event in batch {
+        let params = Params::of_event(event)?;
+        triggers.push(Trigger {
+            event: params.event_name(limits)?,
+            data: params.data()?,
+            targets: vec![params.target(limits)?],
+            except: params.except()?,
+        });
+        infos.push(params.info()?);
+    }
+    publish(node, &signed.tenant, &triggers)?;
+    if infos.iter().all(Option::is_none) {
+        return Ok(Reply::ok("{}".to_owned()));
+    }
+    let answers = triggers.iter().zip(infos).map(|(trigger, info)| {
+        let info = info.unwrap_or_default();
+        trigger.targets.iter().map(|target| attributes(node, signed, target, info)).collect::<String>()
+    });
+    let answers: Vec<String> = answers.collect();
+    Ok(Reply::ok(object([("batch", format!("[{}]", answers.join(",")))])))
+}
+
+/// `POST /apps/{id}/channels/{channel}/events`: the old form, where the body is the data.
+pub(super) fn trigger_raw(node: &Arc<Node>, signed: &Signed, channel: &str) -> Result<Reply, ApiError> {
+    let params = Params::read(&[], &signed.query, &["name", "socket_id"])?;
+    let limits = &signed.tenant.app.config().limits;
+    let data = std::str::from_utf8(&signed.body).map_err(|_| ApiError::Type("data", "UTF-8 text"))?;
+    let trigger = Trigger {
+        event: params.event_name(limits)?,
+        data: EventData::from_text(data),
+        targets: vec![super::params::parse_target(channel, limits)?],
+        except: params.except()?,
+    };
+    publish(node, &signed.tenant, &[trigger])?;
+    Ok(Reply { status: StatusCode::ACCEPTED, body: "{}".to_owned() })
+}
+
+/// Checks what concerns all events together, then publishes them in order.
+fn publish(node: &Arc<Node>, tenant: &Tenant, triggers: &[Trigger]) -> Result<(), ApiError> {
+    let limit = tenant.app.config().limits.event_data;
+    if triggers.iter().any(|trigger| trigger.data.length() > limit) {
+        return Err(ApiError::DataTooLarge(limit));
+    }
+    let messages = triggers.iter().map(|trigger| trigger.targets.len() as u64).sum();
+    if !tenant.app.take_messages(messages, SystemTime::now()) {
+        return Err(ApiError::MessageQuota);
+    }
+    for trigger in triggers {
+        node.trigger(tenant, trigger);
+    }
+    Ok(())
+}
+
+fn name_of(target: &Target) -> &str {
+    match target {
+        Target::Channel(name) => name.as_str(),
+        Target::User(id) => id.as_str(),
+    }
+}
+
+/// What an answer tells about a channel. Attributes that do not apply are left out, and a user has none.
+fn attributes(node: &Arc<Node>, signed: &Signed, target: &Target, info: Info) -> String {
+    match target {
+        Target::Channel(name) => object(channels::counts(name, &node.occupancy(&signed.tenant, name), info)),
+        Target::User(_) => "{}".to_owned(),
+    }
+}

@@ -1,0 +1,150 @@
+//! The HTTP API that Pusher's server libraries call (§4): one function per endpoint, and nothing is looked at before the
+//! signature is verified.
+
+mod channels;
+mod error;
+mod events;
+mod params;
+mod signed;
+mod users;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use hyper::{Method, Request, Response, StatusCode};
+use percent_encoding::percent_decode_str;
+use tracing::debug;
+
+use crate::metrics::StatusLabel;
+use crate::node::Node;
+
+use error::ApiError;
+use signed::Signed;
+
+/// What an endpoint answers: a JSON object, and its status.
+struct Reply {
+    status: StatusCode,
+    body: String,
+}
+
+/// An endpoint, and what its path says.
+#[derive(Debug)]
+enum Endpoint {
+    Events,
+    BatchEvents,
+    Channels,
+    Channel(String),
+    ChannelUsers(String),
+    ChannelEvents(String),
+    ChannelStats(String),
+    Terminate(String),
+}
+
+/// Answers a request whose path begins with `/apps` or `/users`. `path` is the one the client signed: without the
+/// configured prefix, and not decoded.
+pub async fn handle(
+    node: &Arc<Node>,
+    request: Request<Incoming>,
+    path: &str,
+    timeout: Duration,
+) -> Response<Full<Bytes>> {
+    let (app_id, result) = match route(request.method(), path) {
+        Ok((app_id, endpoint)) => (app_id, serve(node, request, path, app_id, endpoint, timeout).await),
+        Err(error) => (None, Err(error)),
+    };
+    let response = match result {
+        Ok(reply) => respond(reply.status, "application/json", reply.body),
+        Err(error) => {
+            debug!(path, %error, "API request refused");
+            refuse(&error)
+        }
+    };
+    // Only known apps get a label: anybody can ask for any other.
+    let app = app_id.filter(|id| node.tenants().by_id(id).is_some()).unwrap_or_default().to_owned();
+    let label = StatusLabel { app, status: response.status().as_u16() };
+    node.metrics().api_requests.get_or_create(&label).inc();
+    response
+}
+
+/// The URL table: who is asked, for which app. The official Python library leaves the app out when it terminates
+/// connections; it is found by key then.
+fn route<'p>(method: &Method, path: &'p str) -> Result<(Option<&'p str>, Endpoint), ApiError> {
+    let decoded = |segment: &str| percent_decode_str(segment).decode_utf8_lossy().into_owned();
+    let segments: Vec<&str> = path.split('/').skip(1).collect();
+    let (app_id, rest) = match segments.as_slice() {
+        ["apps", app_id, rest @ ..] => (Some(*app_id), rest),
+        rest => (None, rest),
+    };
+    let (allowed, endpoint) = match (app_id, rest) {
+        (Some(_), ["events"]) => (Method::POST, Endpoint::Events),
+        (Some(_), ["batch_events"]) => (Method::POST, Endpoint::BatchEvents),
+        (Some(_), ["channels"]) => (Method::GET, Endpoint::Channels),
+        (Some(_), ["channels", channel]) => (Method::GET, Endpoint::Channel(decoded(channel))),
+        (Some(_), ["channels", channel, "users"]) => (Method::GET, Endpoint::ChannelUsers(decoded(channel))),
+        (Some(_), ["channels", channel, "events"]) => (Method::POST, Endpoint::ChannelEvents(decoded(channel))),
+        (Some(_), ["channels", channel, "stats"]) => (Method::GET, Endpoint::ChannelStats(decoded(channel))),
+        (_, ["users", user, "terminate_connections"]) => (Method::POST, Endpoint::Terminate(decoded(user))),
+        _ => return Err(ApiError::NotFound),
+    };
+    match *method == allowed {
+        true => Ok((app_id, endpoint)),
+        false => Err(ApiError::MethodNotAllowed(allowed)),
+    }
+}
+
+async fn serve(
+    node: &Arc<Node>,
+    request: Request<Incoming>,
+    path: &str,
+    app_id: Option<&str>,
+    endpoint: Endpoint,
+    timeout: Duration,
+) -> Result<Reply, ApiError> {
+    let (head, body) = request.into_parts();
+    let signed = Signed::read(node, &head, body, path, app_id, timeout).await?;
+    match endpoint {
+        Endpoint::Events => events::trigger(node, &signed),
+        Endpoint::BatchEvents => events::trigger_batch(node, &signed),
+        Endpoint::ChannelEvents(channel) => events::trigger_raw(node, &signed, &channel),
+        Endpoint::Channels => channels::list(node, &signed),
+        Endpoint::Channel(channel) => channels::show(node, &signed, &channel),
+        Endpoint::ChannelStats(channel) => channels::stats(node, &signed, &channel),
+        Endpoint::ChannelUsers(channel) => users::list(node, &signed, &channel),
+        Endpoint::Terminate(user_id) => users::terminate(node, &signed, &user_id),
+    }
+}
+
+impl Reply {
+    fn ok(body: String) -> Self {
+        Self { status: StatusCode::OK, body }
+    }
+}
+
+/// A JSON object of values that are JSON already.
+fn object<'a>(members: impl IntoIterator<Item = (&'a str, String)>) -> String {
+    let members = members.into_iter().map(|(name, value)| format!("{}:{value}", crate::protocol::json::quoted(name)));
+    format!("{{{}}}", members.collect::<Vec<_>>().join(","))
+}
+
+fn refuse(error: &ApiError) -> Response<Full<Bytes>> {
+    let mut response = respond(error.status(), "text/plain; charset=utf-8", format!("{error}\n"));
+    let (name, value) = match error {
+        ApiError::MethodNotAllowed(allowed) => (ALLOW, allowed.to_string()),
+        ApiError::RateLimit(wait) => (RETRY_AFTER, wait.as_secs_f64().ceil().to_string()),
+        _ => return response,
+    };
+    let value = HeaderValue::from_str(&value).expect("a method and a number are valid header values");
+    response.headers_mut().insert(name, value);
+    response
+}
+
+fn respond(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}

@@ -1,0 +1,71 @@
+//! The one way to a request's content: through its signature.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::{Body, Incoming};
+use hyper::http::request::Parts;
+use tokio::time::timeout;
+
+use crate::auth::{RequestError, SignedQuery};
+use crate::config::Limits;
+use crate::node::{Node, Tenant};
+
+use super::error::ApiError;
+
+/// A request that the app's backend has signed. Only verification makes one.
+#[derive(Debug)]
+pub(super) struct Signed {
+    /// The app.
+    pub(super) tenant: Arc<Tenant>,
+    /// The query parameters, decoded, in order, with lower-case names.
+    pub(super) query: Vec<(String, String)>,
+    /// The body.
+    pub(super) body: Bytes,
+}
+
+impl Signed {
+    /// Reads the body, within limits, and verifies the request. The app is the one of the path, or else of the key.
+    ///
+    /// # Errors
+    /// In this order: the body's size, who is asking, whether the app may.
+    pub(super) async fn read(
+        node: &Arc<Node>,
+        head: &Parts,
+        body: Incoming,
+        path: &str,
+        app_id: Option<&str>,
+        deadline: Duration,
+    ) -> Result<Self, ApiError> {
+        let named = app_id.and_then(|id| node.tenants().by_id(id));
+        let limit = named.map_or(Limits::default().http_body, |tenant| tenant.app.config().limits.http_body);
+        let body = read_body(body, limit, deadline).await?;
+
+        let query = SignedQuery::parse(head.uri.query().unwrap_or_default());
+        let key = query.get("auth_key").ok_or(RequestError::Missing("auth_key"))?;
+        let tenant = node.tenants().by_key(key).filter(|tenant| app_id.is_none_or(|id| id == tenant.app.id()));
+        let tenant = tenant.ok_or(RequestError::UnknownKey)?;
+        query.verify(&tenant.app, head.method.as_str(), path, &body, SystemTime::now())?;
+
+        if !tenant.app.config().enabled {
+            return Err(ApiError::AppDisabled);
+        }
+        tenant.app.take_api_request(Instant::now()).map_err(ApiError::RateLimit)?;
+        Ok(Self { tenant: Arc::clone(tenant), query: query.into_pairs(), body })
+    }
+}
+
+/// Bounded while it is read: no more than `limit` bytes are ever held.
+async fn read_body(body: Incoming, limit: usize, deadline: Duration) -> Result<Bytes, ApiError> {
+    if body.size_hint().lower() > limit as u64 {
+        return Err(ApiError::BodyTooLarge(limit));
+    }
+    match timeout(deadline, Limited::new(body, limit).collect()).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(ApiError::BodyTooLarge(limit)),
+        Ok(Err(_)) => Err(ApiError::BodyIncomplete),
+        Err(_) => Err(ApiError::BodyTimeout),
+    }
+}

@@ -1,0 +1,175 @@
+//! An app at work: its configuration, how to find it, and what it has used of its quotas.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use parking_lot::Mutex;
+
+use crate::config::{AppConfig, Secret};
+use crate::rate_limit::RateLimit;
+
+/// One application.
+#[derive(Debug)]
+pub struct App {
+    config: AppConfig,
+    connections: Arc<AtomicU64>,
+    seats: Arc<AtomicU64>,
+    api_requests: Mutex<RateLimit>,
+    messages: Mutex<DailyQuota>,
+}
+
+/// A counted place: it exists exactly as long as what it counts.
+#[derive(Debug)]
+pub struct Seat(Arc<AtomicU64>);
+
+#[derive(Debug, Default)]
+struct DailyQuota {
+    day: u64,
+    used: u64,
+}
+
+impl App {
+    /// An app that nobody uses yet.
+    pub fn new(config: AppConfig) -> Self {
+        let api_requests = Mutex::new(RateLimit::per_second(config.limits.api_requests_per_second));
+        Self { config, connections: Arc::default(), seats: Arc::default(), api_requests, messages: Mutex::default() }
+    }
+
+    /// Its settings.
+    pub fn config(&self) -> &AppConfig {
+        &self.config
+    }
+
+    /// The id, as in the paths of the HTTP API.
+    pub fn id(&self) -> &str {
+        &self.config.id
+    }
+
+    /// The secret of one of its keys.
+    pub fn secret(&self, key: &str) -> Option<&Secret> {
+        self.config.keys.iter().find(|pair| pair.key == key).map(|pair| &pair.secret)
+    }
+
+    /// Counts a connection for as long as the seat lives.
+    pub fn count_connection(&self) -> Seat {
+        Seat::take(&self.connections, 0).expect("without a limit there is always a place")
+    }
+
+    /// Open connections.
+    pub fn connections(&self) -> u64 {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// A place in the app's quota of connections, unless none is left.
+    pub fn take_seat(&self) -> Option<Seat> {
+        Seat::take(&self.seats, self.config.limits.connections)
+    }
+
+    /// Counts one API request.
+    ///
+    /// # Errors
+    /// The time until the next one is allowed.
+    pub fn take_api_request(&self, now: Instant) -> Result<(), Duration> {
+        self.api_requests.lock().take(now)
+    }
+
+    /// Counts messages towards the quota of the day: all of them, or none if they do not fit.
+    pub fn take_messages(&self, count: u64, now: SystemTime) -> bool {
+        let limit = self.config.limits.messages_per_day;
+        let day = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() / 86_400);
+        let mut quota = self.messages.lock();
+        if quota.day != day {
+            *quota = DailyQuota { day, used: 0 };
+        }
+        if limit > 0 && quota.used + count > limit {
+            return false;
+        }
+        quota.used += count;
+        true
+    }
+}
+
+impl Seat {
+    /// A place among at most `limit`; 0 = no limit.
+    pub fn take(taken: &Arc<AtomicU64>, limit: u64) -> Option<Self> {
+        // Counted before it is given: two clients racing for the last place must not both get it.
+        let fits = |taken| (limit == 0 || taken < limit).then_some(taken + 1);
+        taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).ok()?;
+        Some(Self(Arc::clone(taken)))
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Finds something by app id or by app key.
+#[derive(Debug)]
+pub struct Directory<T> {
+    by_id: HashMap<String, Arc<T>>,
+    by_key: HashMap<String, Arc<T>>,
+    all: Vec<Arc<T>>,
+}
+
+impl<T> Directory<T> {
+    /// Lists entries under the ids and keys of their apps, which the configuration holds to be distinct.
+    pub fn new(entries: impl IntoIterator<Item = T>, config: impl Fn(&T) -> &AppConfig) -> Self {
+        let mut directory = Self { by_id: HashMap::new(), by_key: HashMap::new(), all: Vec::new() };
+        for entry in entries.into_iter().map(Arc::new) {
+            let config = config(&entry);
+            directory.by_id.insert(config.id.clone(), Arc::clone(&entry));
+            for pair in &config.keys {
+                directory.by_key.insert(pair.key.clone(), Arc::clone(&entry));
+            }
+            directory.all.push(entry);
+        }
+        directory
+    }
+
+    /// By app id.
+    pub fn by_id(&self, id: &str) -> Option<&Arc<T>> {
+        self.by_id.get(id)
+    }
+
+    /// By any of the app's keys.
+    pub fn by_key(&self, key: &str) -> Option<&Arc<T>> {
+        self.by_key.get(key)
+    }
+
+    /// All of them, in the order of the configuration.
+    pub fn all(&self) -> &[Arc<T>] {
+        &self.all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_seat_is_given_once() {
+        let mut config = AppConfig::new("1", "k", "s");
+        config.limits.connections = 2;
+        let app = App::new(config);
+        let (first, _second) = (app.take_seat().unwrap(), app.take_seat().unwrap());
+        assert!(app.take_seat().is_none());
+        drop(first);
+        assert!(app.take_seat().is_some());
+    }
+
+    #[test]
+    fn a_quota_starts_anew_each_day() {
+        let mut config = AppConfig::new("1", "k", "s");
+        config.limits.messages_per_day = 3;
+        let app = App::new(config);
+        let noon = UNIX_EPOCH + Duration::from_secs(86_400 * 3 / 2);
+        assert!(app.take_messages(2, noon));
+        assert!(!app.take_messages(2, noon));
+        assert!(app.take_messages(1, noon));
+        assert!(app.take_messages(3, noon + Duration::from_secs(86_400)));
+    }
+}

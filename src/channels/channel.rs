@@ -1,0 +1,196 @@
+//! One channel: its subscribers, members, cached event and count. Everything happens under its lock.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use indexmap::IndexMap;
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::outbox::Outbox;
+use crate::protocol::{ChannelName, Frame, ServerEvent, SocketId, SubscriptionError, UserId};
+
+use super::agenda::Chore;
+use super::presence::Presence;
+use super::{Cached, Occupancy, Rules, Subscribed, Subscriber, Unsubscribed};
+
+/// A channel that somebody is subscribed to, or that holds a cached event.
+#[derive(Debug, Default)]
+pub(super) struct Channel(Mutex<State>);
+
+/// What is true of a channel.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    subscribers: IndexMap<SocketId, Subscription>,
+    presence: Option<Box<Presence>>,
+    cached: Option<Box<(Cached, Instant)>>,
+    count: Count,
+    retired: bool,
+}
+
+#[derive(Debug)]
+struct Subscription {
+    outbox: Arc<Outbox>,
+    user_id: Option<UserId>,
+}
+
+/// The throttle of subscription counts (§2.11).
+#[derive(Debug, Default)]
+struct Count {
+    last_sent: Option<Instant>,
+    /// A chore on the agenda will send the next one.
+    pending: bool,
+}
+
+impl Channel {
+    /// The channel, for as long as the guard lives.
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock()
+    }
+}
+
+impl State {
+    /// See [`super::Channels::subscribe`].
+    pub(super) fn subscribe(
+        &mut self,
+        name: &ChannelName,
+        subscriber: Subscriber,
+        rules: &Rules,
+        now: Instant,
+    ) -> Result<Subscribed, SubscriptionError> {
+        let Subscriber { socket_id, outbox, member } = subscriber;
+        let mut member_added = false;
+        let success = if let Some(member) = &member {
+            let presence = self.presence.get_or_insert_default();
+            if !presence.contains(&member.user_id) && presence.len() >= rules.presence_members {
+                return Err(SubscriptionError::ChannelFull { channel: name.clone(), limit: rules.presence_members });
+            }
+            member_added = presence.join(member);
+            presence.list()
+        } else {
+            "{}".to_owned()
+        };
+        outbox.push(ServerEvent::SubscriptionSucceeded { channel: name.as_str(), data: &success }.encode());
+
+        let cached = self.cached(now).map(|(event, _)| event.frame.clone());
+        let cache_miss = name.is_cache() && cached.is_none();
+        if cache_miss {
+            outbox.push(ServerEvent::CacheMiss { channel: name.as_str() }.encode());
+        }
+        if let Some(frame) = cached {
+            outbox.push(frame);
+        }
+
+        if let Some(member) = member.as_ref().filter(|_| member_added) {
+            self.deliver(&ServerEvent::MemberAdded { channel: name.as_str(), member }.encode(), None);
+        }
+        let occupied = self.subscribers.is_empty();
+        let user_id = member.map(|member| member.user_id);
+        self.subscribers.insert(socket_id, Subscription { outbox, user_id });
+        Ok(Subscribed { occupied, member_added, cache_miss })
+    }
+
+    /// See [`super::Channels::unsubscribe`].
+    pub(super) fn unsubscribe(&mut self, name: &ChannelName, socket_id: SocketId) -> Option<Unsubscribed> {
+        let subscription = self.subscribers.swap_remove(&socket_id)?;
+        let member_removed = subscription.user_id.filter(|user_id| {
+            // Only a presence channel has subscriptions with a user.
+            self.presence.as_mut().is_some_and(|presence| presence.leave(user_id))
+        });
+        if let Some(user_id) = &member_removed {
+            self.deliver(&ServerEvent::MemberRemoved { channel: name.as_str(), user_id }.encode(), None);
+        }
+        Some(Unsubscribed { vacated: self.subscribers.is_empty(), member_removed })
+    }
+
+    /// Puts a frame into all outboxes but one; how many there were.
+    pub(super) fn deliver(&self, frame: &Frame, except: Option<SocketId>) -> usize {
+        let mut delivered = 0;
+        for (socket_id, subscription) in &self.subscribers {
+            if Some(*socket_id) != except {
+                subscription.outbox.push(frame.clone());
+                delivered += 1;
+            }
+        }
+        delivered
+    }
+
+    /// Keeps an event for newcomers. A chore drops it later; there is one already if an event is replaced.
+    pub(super) fn remember(&mut self, event: Cached, expires: Instant) -> Option<(Instant, Chore)> {
+        let planned = self.cached.replace(Box::new((event, expires))).is_some();
+        (!planned).then_some((expires, Chore::Expire))
+    }
+
+    /// The cached event and the time it has left.
+    pub(super) fn cached(&self, now: Instant) -> Option<(&Cached, Duration)> {
+        let (event, expires) = self.cached.as_deref()?;
+        (*expires > now).then(|| (event, *expires - now))
+    }
+
+    /// Drops the cached event if its time has come; else says when to look again.
+    pub(super) fn expire(&mut self, now: Instant) -> Option<(Instant, Chore)> {
+        let (_, expires) = self.cached.as_deref()?;
+        if *expires > now {
+            return Some((*expires, Chore::Expire));
+        }
+        self.cached = None;
+        None
+    }
+
+    /// Tells everybody the new count, at once or, in a large channel, with the next chore.
+    pub(super) fn count_changed(
+        &mut self,
+        name: &ChannelName,
+        rules: &Rules,
+        now: Instant,
+    ) -> Option<(Instant, Chore)> {
+        if !rules.counts || name.is_presence() {
+            return None;
+        }
+        let next = self.count.last_sent.map(|sent| sent + rules.count_interval).filter(|next| *next > now);
+        match next {
+            Some(next) if self.subscribers.len() > rules.count_threshold => {
+                let planned = std::mem::replace(&mut self.count.pending, true);
+                (!planned).then_some((next, Chore::Count))
+            }
+            _ => {
+                self.send_count(name, now);
+                None
+            }
+        }
+    }
+
+    /// The chore of a throttled count.
+    pub(super) fn send_pending_count(&mut self, name: &ChannelName, now: Instant) {
+        if std::mem::take(&mut self.count.pending) {
+            self.send_count(name, now);
+        }
+    }
+
+    fn send_count(&mut self, name: &ChannelName, now: Instant) {
+        self.count.last_sent = Some(now);
+        let count = self.subscribers.len();
+        self.deliver(&ServerEvent::SubscriptionCount { channel: name.as_str(), count }.encode(), None);
+    }
+
+    /// How many are here.
+    pub(super) fn occupancy(&self) -> Occupancy {
+        let users = self.presence.as_ref().map_or(0, |presence| presence.len());
+        Occupancy { subscriptions: self.subscribers.len(), users }
+    }
+
+    /// Who is here.
+    pub(super) fn members(&self) -> Vec<UserId> {
+        self.presence.as_ref().map(|presence| presence.user_ids()).unwrap_or_default()
+    }
+
+    /// Closes an empty channel for good; whoever still holds it must fetch another one. True if it was empty.
+    pub(super) fn retire(&mut self) -> bool {
+        self.retired = self.subscribers.is_empty() && self.cached.is_none();
+        self.retired
+    }
+
+    /// Whether the channel was given up.
+    pub(super) fn is_retired(&self) -> bool {
+        self.retired
+    }
+}

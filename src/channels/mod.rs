@@ -1,0 +1,232 @@
+//! Who is subscribed on this node, who is a member, who is signed in, what was cached.
+//!
+//! Everything here is in memory and immediate: a method takes a lock, changes what is true, puts frames into outboxes and
+//! reports the edge. Nothing waits, so no lock is ever held across an await. Each channel has a lock of its own, under
+//! which it decides and delivers; that alone gives all its subscribers one order, and lets a newcomer's member list and
+//! the member events after it neither miss nor repeat anyone.
+
+mod agenda;
+mod channel;
+mod presence;
+mod users;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use dashmap::DashMap;
+use parking_lot::Mutex;
+
+use crate::config::AppConfig;
+use crate::outbox::Outbox;
+use crate::protocol::{ChannelName, EventData, Frame, Member, SocketId, SubscriptionError, UserId};
+
+use agenda::{Agenda, Chore};
+use channel::{Channel, State};
+pub use users::{Connection, Users};
+
+/// The channels of one app on this node.
+#[derive(Debug)]
+pub struct Channels {
+    channels: DashMap<ChannelName, Arc<Channel>>,
+    agenda: Mutex<Agenda>,
+    rules: Rules,
+}
+
+/// What the app's configuration says about channels.
+#[derive(Debug)]
+struct Rules {
+    presence_members: usize,
+    cache_ttl: Duration,
+    counts: bool,
+    count_threshold: usize,
+    count_interval: Duration,
+}
+
+/// A connection that subscribes, and as whom.
+#[derive(Debug)]
+pub struct Subscriber {
+    /// The connection.
+    pub socket_id: SocketId,
+    /// Its queue.
+    pub outbox: Arc<Outbox>,
+    /// The member it makes visible; exactly on presence channels.
+    pub member: Option<Member>,
+}
+
+/// What a new subscription changed on this node.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Subscribed {
+    /// It is the channel's first.
+    pub occupied: bool,
+    /// It is its user's first on this presence channel.
+    pub member_added: bool,
+    /// The channel is a cache channel with nothing to show.
+    pub cache_miss: bool,
+}
+
+/// What the end of a subscription changed on this node.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Unsubscribed {
+    /// It was the channel's last.
+    pub vacated: bool,
+    /// It was this user's last on this presence channel.
+    pub member_removed: Option<UserId>,
+}
+
+/// An event for a channel's cache: what is replayed to newcomers, and what the HTTP API shows.
+#[derive(Debug, Clone)]
+pub struct Cached {
+    /// The event, encoded.
+    pub frame: Frame,
+    /// Its data.
+    pub data: EventData,
+}
+
+/// What can be asked about a channel.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Occupancy {
+    /// Subscribed connections.
+    pub subscriptions: usize,
+    /// Distinct members, for presence channels.
+    pub users: usize,
+}
+
+impl Channels {
+    /// No channels yet.
+    pub fn new(config: &AppConfig) -> Self {
+        let limits = &config.limits;
+        let rules = Rules {
+            presence_members: limits.presence_members,
+            cache_ttl: limits.cache_ttl,
+            counts: config.subscription_counts,
+            count_threshold: limits.subscription_count_threshold,
+            count_interval: limits.subscription_count_interval,
+        };
+        Self { channels: DashMap::new(), agenda: Mutex::default(), rules }
+    }
+
+    /// Subscribes a connection that is not subscribed yet and has shown whatever it must. Queues, in this order: the
+    /// success, the cached event or the miss, `member_added` for the others, the new count for all.
+    ///
+    /// # Errors
+    /// [`SubscriptionError::ChannelFull`].
+    pub fn subscribe(
+        &self,
+        name: &ChannelName,
+        subscriber: Subscriber,
+        now: Instant,
+    ) -> Result<Subscribed, SubscriptionError> {
+        let (result, chore) = self.with(name, |state| {
+            let result = state.subscribe(name, subscriber, &self.rules, now);
+            let chore = if result.is_ok() { state.count_changed(name, &self.rules, now) } else { None };
+            (result, chore)
+        });
+        self.plan(name, chore);
+        if result.is_err() {
+            self.retire(name);
+        }
+        result
+    }
+
+    /// Ends a subscription; `None` if there is none.
+    pub fn unsubscribe(&self, name: &ChannelName, socket_id: SocketId, now: Instant) -> Option<Unsubscribed> {
+        let channel = self.get(name)?;
+        let mut state = channel.lock();
+        let left = state.unsubscribe(name, socket_id)?;
+        let chore = state.count_changed(name, &self.rules, now);
+        drop(state);
+        self.plan(name, chore);
+        if left.vacated {
+            self.retire(name);
+        }
+        Some(left)
+    }
+
+    /// Delivers an event that a backend published, and remembers it if the channel is a cache channel. Returns the
+    /// number of outboxes it went to.
+    pub fn publish(&self, name: &ChannelName, event: Cached, except: Option<SocketId>, now: Instant) -> usize {
+        if !name.is_cache() {
+            return self.deliver(name, &event.frame, except);
+        }
+        let (delivered, chore) = self.with(name, |state| {
+            let delivered = state.deliver(&event.frame, except);
+            (delivered, state.remember(event.clone(), now + self.rules.cache_ttl))
+        });
+        self.plan(name, chore);
+        delivered
+    }
+
+    /// Delivers a frame to the subscribers of a channel. Returns the number of outboxes it went to.
+    pub fn deliver(&self, name: &ChannelName, frame: &Frame, except: Option<SocketId>) -> usize {
+        self.get(name).map_or(0, |channel| channel.lock().deliver(frame, except))
+    }
+
+    /// Who is there; all zero for a channel nobody is subscribed to.
+    pub fn occupancy(&self, name: &ChannelName) -> Occupancy {
+        self.get(name).map(|channel| channel.lock().occupancy()).unwrap_or_default()
+    }
+
+    /// The members of a presence channel.
+    pub fn members(&self, name: &ChannelName) -> Vec<UserId> {
+        self.get(name).map(|channel| channel.lock().members()).unwrap_or_default()
+    }
+
+    /// The event a cache channel holds, and the time it has left.
+    pub fn cached(&self, name: &ChannelName, now: Instant) -> Option<(EventData, Duration)> {
+        self.get(name)?.lock().cached(now).map(|(event, left)| (event.data.clone(), left))
+    }
+
+    /// All occupied channels whose name begins with `prefix`.
+    pub fn occupied(&self, prefix: &str) -> Vec<(ChannelName, Occupancy)> {
+        let named = self.channels.iter().filter(|entry| entry.key().as_str().starts_with(prefix));
+        // Collected first: a shard of the map must not stay locked while a channel's fan-out is waited for.
+        let named: Vec<_> = named.map(|entry| (entry.key().clone(), Arc::clone(entry.value()))).collect();
+        let occupied = named.into_iter().map(|(name, channel)| (name, channel.lock().occupancy()));
+        occupied.filter(|(_, occupancy)| occupancy.subscriptions > 0).collect()
+    }
+
+    /// Does what has become due: counts that were held back, cached events that have expired.
+    pub fn tick(&self, now: Instant) {
+        loop {
+            // A statement of its own: the agenda must not stay locked while its chores are done.
+            let next = self.agenda.lock().pop_due(now);
+            let Some((name, chore)) = next else { return };
+            let Some(channel) = self.get(&name) else { continue };
+            match chore {
+                Chore::Count => channel.lock().send_pending_count(&name, now),
+                Chore::Expire => {
+                    let again = channel.lock().expire(now);
+                    self.plan(&name, again);
+                    self.retire(&name);
+                }
+            }
+        }
+    }
+
+    fn get(&self, name: &ChannelName) -> Option<Arc<Channel>> {
+        self.channels.get(name).map(|entry| Arc::clone(&entry))
+    }
+
+    /// Works on a channel, which comes into being if it must.
+    fn with<R>(&self, name: &ChannelName, work: impl FnOnce(&mut State) -> R) -> R {
+        loop {
+            let channel = Arc::clone(&self.channels.entry(name.clone()).or_default());
+            let mut state = channel.lock();
+            // Somebody may have retired it between the map and the lock; then the map has no or another one by now.
+            if !state.is_retired() {
+                return work(&mut state);
+            }
+        }
+    }
+
+    /// Forgets a channel that has neither subscribers nor a cached event.
+    fn retire(&self, name: &ChannelName) {
+        self.channels.remove_if(name, |_, channel| channel.lock().retire());
+    }
+
+    fn plan(&self, name: &ChannelName, chore: Option<(Instant, Chore)>) {
+        if let Some((due, chore)) = chore {
+            self.agenda.lock().plan(due, chore, name.clone());
+        }
+    }
+}

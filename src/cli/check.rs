@@ -1,0 +1,36 @@
+//! `fanfare check`: what `serve` would say about a configuration, without serving.
+
+use crate::Config;
+
+use super::settings::{self, SourceArgs};
+use super::{CliError, output};
+
+const EXAMPLES: &str = "\
+Examples:
+  fanfare check --config fanfare.toml
+
+Prints every mistake, not only the first one. FANFARE_ variables count, as they do for `fanfare serve`.";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Args {
+    #[command(flatten)]
+    sources: SourceArgs,
+}
+
+impl Args {
+    pub(super) fn run(self) -> Result<(), CliError> {
+        let file = self.sources.config.clone();
+        let loaded = Config::load(&self.sources.sources(Vec::new()))?;
+        for warning in &loaded.warnings {
+            eprintln!("warning: {warning}");
+        }
+        settings::check_servable(&loaded.config)?;
+        let name = file.map_or("environment".to_owned(), |file| file.display().to_string());
+        let apps = match loaded.config.apps.len() {
+            1 => "1 app".to_owned(),
+            n => format!("{n} apps"),
+        };
+        output::line(format_args!("{name}: ok ({apps})"))
+    }
+}

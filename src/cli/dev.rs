@@ -1,0 +1,177 @@
+//! `fanfare dev`: a server that is ready before anything is configured, and what to paste where.
+
+use std::net::SocketAddr;
+
+use crate::Config;
+use crate::config::{AppConfig, LogConfig, Sources};
+
+use super::logging::{self, LogArgs};
+use super::serve::serve;
+use super::url::BaseUrl;
+use super::{CliError, output};
+
+/// The app of `fanfare dev`, which the tools use unless told otherwise.
+pub(super) const APP_ID: &str = "1001";
+/// Its key.
+pub(super) const APP_KEY: &str = "app-key";
+/// Its secret: in every copy of the documentation, and so only good for this machine.
+pub(super) const APP_SECRET: &str = "app-secret";
+/// Where it listens, which the tools use unless told otherwise.
+pub(super) const PUBLIC: &str = "127.0.0.1:6001";
+
+const EXAMPLES: &str = "\
+Examples:
+  fanfare dev
+  fanfare dev --listen 127.0.0.1:8080
+
+Prints settings to paste for pusher-js, Laravel, Node and Python. No file and no FANFARE_ variable is read.";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Args {
+    /// The address for clients and the HTTP API: a loopback one.
+    #[arg(long, value_name = "ADDR", default_value = PUBLIC, value_parser = loopback)]
+    listen: SocketAddr,
+    /// The address for health checks and metrics: a loopback one.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9601", value_parser = loopback)]
+    admin_listen: SocketAddr,
+    #[command(flatten)]
+    log: LogArgs,
+}
+
+impl Args {
+    pub(super) fn run(self) -> Result<(), CliError> {
+        let log = Config::load(&Sources { overrides: self.log.overrides(), ..Sources::default() })?.config.log;
+        logging::start(&log)?;
+        serve(config(self.listen, self.admin_listen, log), |address| output::line(banner(address)))
+    }
+}
+
+/// One app with everything that can be switched on.
+fn config(public: SocketAddr, admin: SocketAddr, log: LogConfig) -> Config {
+    let mut config = Config { log, ..Config::default() };
+    config.server.listen = public;
+    config.admin.listen = admin;
+    let app = AppConfig::new(APP_ID, APP_KEY, APP_SECRET);
+    config.apps = vec![AppConfig { client_events: true, subscription_counts: true, debug: true, ..app }];
+    config
+}
+
+/// The credentials are public, so the server must not be.
+fn loopback(text: &str) -> Result<SocketAddr, String> {
+    let address: SocketAddr = text.parse().map_err(|_| "expected an address and a port such as 127.0.0.1:6001")?;
+    if address.ip().is_loopback() {
+        return Ok(address);
+    }
+    Err("`fanfare dev` uses credentials that everybody knows and therefore listens on loopback addresses only; \
+         use `fanfare serve` to be reachable from elsewhere"
+        .to_owned())
+}
+
+/// What to paste where. Each block stands between a line `=== Name ===` and the next such line, and works as it is.
+fn banner(address: SocketAddr) -> String {
+    // Brackets around an IPv6 address: all of these build a URL from host and port.
+    let host = match address {
+        SocketAddr::V4(address) => address.ip().to_string(),
+        SocketAddr::V6(address) => format!("[{}]", address.ip()),
+    };
+    let url = if address.to_string() == PUBLIC { String::new() } else { format!(" --url {}", BaseUrl::plain(address)) };
+    TEMPLATE
+        .replace("@HOST", &host)
+        .replace("@PORT", &address.port().to_string())
+        .replace("@ID", APP_ID)
+        .replace("@KEY", APP_KEY)
+        .replace("@SECRET", APP_SECRET)
+        .replace("@URL", &url)
+}
+
+const TEMPLATE: &str = r#"Fanfare for development: http://@HOST:@PORT (app @ID). Ctrl-C stops it.
+
+=== pusher-js ===
+import Pusher from "pusher-js";
+
+const pusher = new Pusher("@KEY", {
+  wsHost: "@HOST",
+  wsPort: @PORT,
+  forceTLS: false,
+  cluster: "mt1",
+  enabledTransports: ["ws"],
+});
+
+pusher.subscribe("my-channel").bind("my-event", (data) => console.log(data));
+
+=== Laravel .env ===
+BROADCAST_CONNECTION=pusher
+PUSHER_APP_ID=@ID
+PUSHER_APP_KEY=@KEY
+PUSHER_APP_SECRET=@SECRET
+PUSHER_HOST=@HOST
+PUSHER_PORT=@PORT
+PUSHER_SCHEME=http
+PUSHER_APP_CLUSTER=mt1
+VITE_PUSHER_APP_KEY="${PUSHER_APP_KEY}"
+VITE_PUSHER_HOST="${PUSHER_HOST}"
+VITE_PUSHER_PORT="${PUSHER_PORT}"
+VITE_PUSHER_SCHEME="${PUSHER_SCHEME}"
+VITE_PUSHER_APP_CLUSTER="${PUSHER_APP_CLUSTER}"
+
+=== Node ===
+const Pusher = require("pusher");
+
+const pusher = new Pusher({
+  appId: "@ID",
+  key: "@KEY",
+  secret: "@SECRET",
+  host: "@HOST",
+  port: @PORT,
+  useTLS: false,
+});
+
+pusher.trigger("my-channel", "my-event", { hello: "world" });
+
+=== Python ===
+import pusher
+
+client = pusher.Pusher(
+    app_id="@ID",
+    key="@KEY",
+    secret="@SECRET",
+    host="@HOST",
+    port=@PORT,
+    ssl=False,
+)
+
+client.trigger("my-channel", "my-event", {"hello": "world"})
+
+=== Try it, in two other terminals ===
+fanfare listen my-channel@URL
+fanfare trigger my-channel my-event '{"hello":"world"}'@URL
+=== End ==="#;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_this_machine_may_know_the_demo_credentials() {
+        assert!(loopback("127.0.0.1:0").is_ok());
+        assert!(loopback("[::1]:6001").is_ok());
+        for open in ["0.0.0.0:6001", "10.0.0.1:6001", "[::]:6001"] {
+            assert!(loopback(open).unwrap_err().contains("fanfare serve"), "{open}");
+        }
+        assert!(loopback("localhost").unwrap_err().contains("127.0.0.1:6001"));
+    }
+
+    #[test]
+    fn the_banner_names_the_bound_address_and_leaves_no_blank() {
+        let text = banner("127.0.0.1:40123".parse().unwrap());
+        assert!(text.contains("wsPort: 40123") && text.contains("--url http://127.0.0.1:40123"), "{text}");
+        assert!(!text.contains('@'), "{text}");
+    }
+
+    #[test]
+    fn at_the_usual_address_the_commands_need_no_url() {
+        assert!(!banner(PUBLIC.parse().unwrap()).contains("--url"));
+        assert!(banner("[::1]:6001".parse().unwrap()).contains("wsHost: \"[::1]\""));
+    }
+}

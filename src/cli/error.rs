@@ -1,0 +1,59 @@
+//! Why a command did not do what it was asked to, and the exit code that says so.
+
+use std::io;
+use std::process::ExitCode;
+
+use crate::config::ConfigError;
+use crate::server::StartError;
+
+use super::api_client::CallError;
+use super::listen::ListenError;
+
+/// The end of a command that failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CliError {
+    /// The configuration cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Arguments that are well-formed but cannot be meant; the text says what to write instead.
+    #[error("{0}")]
+    Usage(String),
+    /// The server could not take its ports, or read its certificate.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// `log.level` is not something the log understands.
+    #[error("log.level: {0}")]
+    LogLevel(#[from] tracing_subscriber::filter::ParseError),
+    /// A request to a server failed.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// A subscription ended, or never began.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The operating system gave no thread or no signal.
+    #[error("cannot start: {0}")]
+    Runtime(#[source] io::Error),
+    /// Standard input could not be read.
+    #[error("cannot read the event's data from standard input: {0}")]
+    Input(#[source] io::Error),
+    /// Standard output could not be written.
+    #[error("cannot write to standard output: {0}")]
+    Output(#[source] io::Error),
+}
+
+impl CliError {
+    /// Tells the person in front of the terminal, and answers with the exit code.
+    pub(super) fn report(self) -> ExitCode {
+        match &self {
+            // `fanfare listen … | head -1`: the reader has what it wanted.
+            Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => return ExitCode::SUCCESS,
+            // One line a mistake, each beginning with its place, as editors expect it.
+            Self::Config(error) => eprintln!("{error}"),
+            _ => eprintln!("fanfare: {self}"),
+        }
+        match self {
+            Self::Config(_) | Self::Usage(_) | Self::LogLevel(_) => ExitCode::from(2),
+            _ => ExitCode::FAILURE,
+        }
+    }
+}

@@ -1,0 +1,433 @@
+//! What a value may be: one [`Rule`] a setting, made by one function per kind of value. A rule reads what a source
+//! gives, says in words what it expects, and writes the value back as TOML.
+
+use std::fmt::{self, Display, Write as _};
+use std::fs::File;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tracing_subscriber::EnvFilter;
+
+/// What a source says. The file has types; the environment and the command line only have text.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Given {
+    Untyped(String),
+    Text(String),
+    Integer(i128),
+    Boolean(bool),
+    List(Vec<Given>),
+    Table,
+    /// A TOML type that no setting has: its name with the article.
+    Other(&'static str),
+}
+
+impl Given {
+    fn text(&self) -> Option<&str> {
+        match self {
+            Self::Untyped(text) | Self::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    fn integer(&self) -> Option<i128> {
+        match self {
+            Self::Integer(number) => Some(*number),
+            Self::Untyped(text) => text.parse().ok(),
+            _ => None,
+        }
+    }
+}
+
+/// As a message shows it: on one line, text in quotes.
+impl Display for Given {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Untyped(text) | Self::Text(text) => write!(f, "{text:?}"),
+            Self::Integer(number) => number.fmt(f),
+            Self::Boolean(flag) => flag.fmt(f),
+            Self::List(_) => f.write_str("a list"),
+            Self::Table => f.write_str("a table"),
+            Self::Other(name) => f.write_str(name),
+        }
+    }
+}
+
+/// The values of one setting.
+pub(super) struct Rule<T> {
+    /// Completes the sentence "expected …".
+    pub(super) expected: String,
+    /// There is no default.
+    pub(super) required: bool,
+    /// The value, or what is wrong with what was given.
+    pub(super) read: Reads<T>,
+    /// The value as TOML.
+    pub(super) write: fn(&T) -> String,
+}
+
+type Reads<T> = Box<dyn Fn(&Given) -> Result<T, String>>;
+
+impl<T> Rule<T> {
+    fn new(
+        expected: impl Into<String>,
+        read: impl Fn(&Given) -> Result<T, String> + 'static,
+        write: fn(&T) -> String,
+    ) -> Self {
+        Self { expected: expected.into(), required: false, read: Box::new(read), write }
+    }
+
+    /// The same rule for a setting without a default.
+    pub(super) fn required(self) -> Self {
+        Self { required: true, ..self }
+    }
+}
+
+/// A switch.
+pub(super) fn flag() -> Rule<bool> {
+    let read = |given: &Given| match given {
+        Given::Boolean(flag) => Ok(*flag),
+        Given::Untyped(text) if text == "true" => Ok(true),
+        Given::Untyped(text) if text == "false" => Ok(false),
+        _ => Err(format!("{given} is not a switch")),
+    };
+    Rule::new("true or false", read, ToString::to_string)
+}
+
+/// A whole number in `range`.
+pub(super) fn number<T: Integer>(range: RangeInclusive<T>) -> Rule<T> {
+    let expected = format!("an integer from {} to {}", range.start(), range.end());
+    Rule::new(expected, move |given| integer(given, |number| range.contains(number)), ToString::to_string)
+}
+
+/// A whole number up to `max`, 0 = no limit.
+pub(super) fn quota<T: Integer>(max: T) -> Rule<T> {
+    let expected = format!("0 for no limit, or an integer up to {max}");
+    Rule::new(expected, move |given| integer(given, |number| *number <= max), ToString::to_string)
+}
+
+/// One of two close codes.
+pub(super) fn close_code(codes: [u16; 2]) -> Rule<u16> {
+    let expected = format!("{} or {}", codes[0], codes[1]);
+    Rule::new(expected, move |given| integer(given, |code| codes.contains(code)), ToString::to_string)
+}
+
+/// The number types of the configuration.
+pub(super) trait Integer: TryFrom<i128> + PartialOrd + Display + Copy + 'static {}
+impl<T: TryFrom<i128> + PartialOrd + Display + Copy + 'static> Integer for T {}
+
+fn integer<T: Integer>(given: &Given, allowed: impl Fn(&T) -> bool) -> Result<T, String> {
+    let number = given.integer().ok_or_else(|| format!("{given} is not an integer"))?;
+    T::try_from(number).ok().filter(allowed).ok_or_else(|| format!("{number} is out of range"))
+}
+
+/// A number of bytes in `range`.
+pub(super) fn bytes(range: RangeInclusive<usize>) -> Rule<usize> {
+    let (min, max) = (show_bytes(range.start()), show_bytes(range.end()));
+    let expected = format!("a number of bytes from {min} to {max}");
+    let read = move |given: &Given| {
+        let number = given.integer().or_else(|| given.text().and_then(parse_bytes));
+        let number = number.ok_or_else(|| format!("{given} is not a number of bytes"))?;
+        let number = usize::try_from(number).ok().filter(|number| range.contains(number));
+        number.ok_or_else(|| format!("{given} is out of range"))
+    };
+    Rule::new(expected, read, show_bytes)
+}
+
+/// The units of sizes. `kB` is left out: some read it as 1000 bytes, some as 1024.
+const SIZES: [(&str, i128); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
+
+fn parse_bytes(text: &str) -> Option<i128> {
+    let (number, factor) = number_and_unit(text, &SIZES)?;
+    number.checked_mul(factor)
+}
+
+fn show_bytes(bytes: &usize) -> String {
+    let bytes = *bytes as i128;
+    match SIZES.iter().find(|(unit, size)| *unit != "B" && bytes != 0 && bytes % size == 0) {
+        Some((unit, size)) => format!("\"{} {unit}\"", bytes / size),
+        None => bytes.to_string(),
+    }
+}
+
+/// A length of time in `range`.
+pub(super) fn duration(range: RangeInclusive<Duration>) -> Rule<Duration> {
+    let (min, max) = (show_duration(range.start()), show_duration(range.end()));
+    let expected = format!("a duration from {min} to {max}");
+    let read = move |given: &Given| {
+        let time = match given.integer() {
+            Some(0) => Some(Duration::ZERO),
+            Some(_) => return Err(format!("{given} has no unit")),
+            None => given.text().and_then(parse_duration),
+        };
+        let time = time.ok_or_else(|| format!("{given} is not a duration"))?;
+        if range.contains(&time) { Ok(time) } else { Err(format!("{given} is out of range")) }
+    };
+    Rule::new(expected, read, show_duration)
+}
+
+/// The units of durations, in milliseconds.
+const TIMES: [(&str, i128); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
+
+fn parse_duration(text: &str) -> Option<Duration> {
+    let (number, factor) = number_and_unit(text, &TIMES)?;
+    Some(Duration::from_millis(number.checked_mul(factor)?.try_into().ok()?))
+}
+
+fn show_duration(time: &Duration) -> String {
+    let milliseconds = i128::try_from(time.as_millis()).unwrap_or(i128::MAX);
+    let unit = if milliseconds == 0 {
+        &TIMES[2]
+    } else {
+        TIMES.iter().find(|(_, size)| milliseconds % size == 0).unwrap_or(&TIMES[3])
+    };
+    format!("\"{}{}\"", milliseconds / unit.1, unit.0)
+}
+
+/// "64 KiB" is 64 and the factor of KiB.
+fn number_and_unit(text: &str, units: &[(&str, i128)]) -> Option<(i128, i128)> {
+    let digits = text.find(|c: char| !c.is_ascii_digit())?;
+    let (number, unit) = text.split_at(digits);
+    let factor = units.iter().find(|(name, _)| *name == unit.trim_start())?.1;
+    Some((number.parse().ok()?, factor))
+}
+
+/// Where to listen.
+pub(super) fn address() -> Rule<SocketAddr> {
+    let read = |given: &Given| {
+        let address = given.text().and_then(|text| text.parse().ok());
+        address.ok_or_else(|| format!("{given} is not an address"))
+    };
+    Rule::new("host:port with an IP address as host, such as 0.0.0.0:6001 or [::]:6001", read, |address| {
+        quote(&address.to_string())
+    })
+}
+
+/// The path of a file that can be opened.
+pub(super) fn readable_file() -> Rule<PathBuf> {
+    let read = |given: &Given| {
+        let path = given.text().ok_or_else(|| format!("{given} is not a path"))?;
+        // A directory opens well enough on Unix; it is reading it that fails.
+        let opened = File::open(path).and_then(|file| file.metadata());
+        match opened {
+            Ok(metadata) if metadata.is_file() => Ok(PathBuf::from(path)),
+            Ok(_) => Err(format!("{given} is not a file")),
+            Err(error) => Err(format!("{given} cannot be read: {error}")),
+        }
+    };
+    Rule::new("the path of a readable PEM file", read, |path| quote(&path.to_string_lossy()))
+}
+
+/// One of a few words.
+pub(super) fn choice<T: Copy + 'static>(
+    noun: &'static str,
+    words: [(&'static str, T); 2],
+    write: fn(&T) -> String,
+) -> Rule<T> {
+    let read = move |given: &Given| {
+        let chosen = words.iter().find(|(word, _)| given.text() == Some(word));
+        chosen.map(|(_, value)| *value).ok_or_else(|| format!("{given} is not {noun}"))
+    };
+    Rule::new(format!("{:?} or {:?}", words[0].0, words[1].0), read, write)
+}
+
+/// An app id or an app key: they stand in URLs.
+pub(super) fn identifier(noun: &'static str) -> Rule<String> {
+    text(noun, "letters, digits, `_` and `-`", |text| !text.is_empty() && text.chars().all(is_word))
+}
+
+/// What is logged. A lone word that is no level would be a target whose every line is logged, and never what was meant.
+pub(super) fn log_level() -> Rule<String> {
+    let known = |directive: &str| {
+        directive.contains(['=', '[']) || ["trace", "debug", "info", "warn", "error", "off"].contains(&directive)
+    };
+    text(
+        "a log level",
+        "trace, debug, info, warn, error or off, or directives such as \"info,fanfare::session=debug\"",
+        move |text| text.split(',').all(&known) && EnvFilter::try_new(text).is_ok(),
+    )
+}
+
+/// A path in front of other paths.
+pub(super) fn path_prefix() -> Rule<String> {
+    text(
+        "a path prefix",
+        "nothing, or a path such as \"/realtime\" that starts with `/` and does not end with it",
+        |text| {
+            let segments = |path: &str| {
+                path.split('/').all(|s| !s.is_empty() && s.chars().all(|c| is_word(c) || "~.".contains(c)))
+            };
+            text.is_empty() || text.strip_prefix('/').is_some_and(segments)
+        },
+    )
+}
+
+fn text(noun: &'static str, expected: &str, allowed: impl Fn(&str) -> bool + 'static) -> Rule<String> {
+    let read = move |given: &Given| {
+        let text = given.text().filter(|text| allowed(text)).map(str::to_owned);
+        text.ok_or_else(|| format!("{given} is not {noun}"))
+    };
+    Rule::new(expected, read, |text| quote(text))
+}
+
+/// Patterns of origins.
+pub(super) fn origins() -> Rule<Vec<String>> {
+    let read = |given: &Given| {
+        let items = match given {
+            Given::List(items) => items.clone(),
+            Given::Untyped(text) if text.is_empty() => Vec::new(),
+            Given::Untyped(text) => text.split(',').map(|item| Given::Text(item.trim().to_owned())).collect(),
+            _ => return Err(format!("{given} is not a list")),
+        };
+        let origin = |item: &Given| match item.text() {
+            Some(text) if is_origin_pattern(text) => Ok(text.to_owned()),
+            _ => Err(format!("{item} is not an origin")),
+        };
+        items.iter().map(origin).collect()
+    };
+    let write =
+        |items: &Vec<String>| format!("[{}]", items.iter().map(|item| quote(item)).collect::<Vec<_>>().join(", "));
+    Rule::new("origins such as \"https://*.example.com\" or \"http://localhost:*\", or \"*\" for any", read, write)
+}
+
+fn is_origin_pattern(text: &str) -> bool {
+    let Some((scheme, authority)) = text.split_once("://") else { return text == "*" };
+    // The colons of an IPv6 address stand in brackets, so only one after them leads to a port.
+    let colon = authority.rfind(']').unwrap_or(0);
+    let (host, port) = match authority[colon..].rfind(':') {
+        Some(at) => (&authority[..colon + at], &authority[colon + at + 1..]),
+        None => (authority, "*"),
+    };
+    let is_host = |host: &str| match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => !host.is_empty() && host.chars().all(|c| is_word(c) || ".*".contains(c)),
+    };
+    let is_scheme = !scheme.is_empty() && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.*".contains(c));
+    is_scheme && is_host(host) && (port == "*" || port.parse::<u16>().is_ok())
+}
+
+fn is_word(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '_' || c == '-'
+}
+
+/// A TOML string.
+pub(super) fn quote(text: &str) -> String {
+    let mut quoted = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => quoted.extend(['\\', c]),
+            c if c.is_control() => write!(quoted, "\\u{:04X}", u32::from(c)).expect("a String takes all"),
+            c => quoted.push(c),
+        }
+    }
+    quoted + "\""
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(text: &str) -> Given {
+        Given::Text(text.to_owned())
+    }
+
+    #[test]
+    fn durations_and_sizes_are_read_and_written_with_their_unit() {
+        let any_time = duration(Duration::ZERO..=Duration::MAX);
+        let times =
+            [("500ms", 500), ("120s", 120_000), ("30m", 1_800_000), ("24h", 86_400_000), ("0", 0), ("5 s", 5000)];
+        for (given, milliseconds) in times {
+            let untyped = Given::Untyped(given.to_owned());
+            assert_eq!((any_time.read)(&untyped), Ok(Duration::from_millis(milliseconds)), "{given}");
+        }
+        for (milliseconds, shown) in [(0, "0s"), (1500, "1500ms"), (90_000, "90s"), (120_000, "2m"), (7_200_000, "2h")]
+        {
+            assert_eq!((any_time.write)(&Duration::from_millis(milliseconds)), format!("{shown:?}"));
+        }
+        let any_size = bytes(0..=usize::MAX);
+        for (given, bytes) in [("10 KiB", 10_240), ("1MiB", 1 << 20), ("7 B", 7), ("2 GiB", 2 << 30)] {
+            assert_eq!((any_size.read)(&text(given)), Ok(bytes), "{given}");
+        }
+        for (bytes, shown) in [(0, "0"), (1000, "1000"), (10_240, "\"10 KiB\""), (3 << 20, "\"3 MiB\"")] {
+            assert_eq!((any_size.write)(&bytes), shown);
+        }
+    }
+
+    #[test]
+    fn durations_and_sizes_that_could_mean_two_things_are_refused() {
+        let any_time = duration(Duration::ZERO..=Duration::MAX);
+        for given in ["", "s", "-5s", "1.5s", "5S", "5 sec", "1h30m", "99999999999999999999999999999999999999999h"] {
+            assert!((any_time.read)(&text(given)).is_err(), "{given}");
+        }
+        assert_eq!((any_time.read)(&Given::Integer(120)), Err("120 has no unit".to_owned()));
+        assert_eq!((any_time.read)(&Given::Untyped("120".to_owned())), Err("\"120\" has no unit".to_owned()));
+        for given in ["", "KiB", "10 kB", "10 MB", "10K", "1.5 MiB", "-1 B"] {
+            assert!((bytes(0..=usize::MAX).read)(&text(given)).is_err(), "{given}");
+        }
+    }
+
+    #[test]
+    fn origin_patterns_look_like_origins() {
+        let good = [
+            "*",
+            "https://example.com",
+            "https://*.example.com",
+            "http://localhost:3000",
+            "http://localhost:*",
+            "*://example.com",
+            "https://*",
+            "http://[::1]:8080",
+            "http://[::1]",
+            "capacitor://localhost",
+        ];
+        for pattern in good {
+            assert!(is_origin_pattern(pattern), "{pattern}");
+        }
+        let bad = [
+            "",
+            "example.com",
+            "https://",
+            "://example.com",
+            "https://example.com/",
+            "https://example.com/chat",
+            "https://example.com:",
+            "https://example.com:99999",
+            "https://user@example.com",
+            "https://a b",
+            "http://[::1",
+            "http://[x]",
+            "**",
+        ];
+        for pattern in bad {
+            assert!(!is_origin_pattern(pattern), "{pattern}");
+        }
+    }
+
+    #[test]
+    fn a_misspelt_log_level_is_no_target() {
+        for level in ["info", "off", "debug,hyper=warn", "warn,fanfare::session=trace", "fanfare[session]=debug"] {
+            assert!((log_level().read)(&text(level)).is_ok(), "{level}");
+        }
+        for level in ["", "inof", "fanfare", "info,", "fanfare=loud"] {
+            assert!((log_level().read)(&text(level)).is_err(), "{level}");
+        }
+    }
+
+    #[test]
+    fn a_path_prefix_starts_with_a_slash_and_does_not_end_with_one() {
+        for prefix in ["", "/realtime", "/a/b-c_d.e~f"] {
+            assert!((path_prefix().read)(&text(prefix)).is_ok(), "{prefix}");
+        }
+        for prefix in ["/", "realtime", "/realtime/", "//", "/a//b", "/a b", "/a?b", "/a#b", "/a%20b"] {
+            assert!((path_prefix().read)(&text(prefix)).is_err(), "{prefix}");
+        }
+    }
+
+    #[test]
+    fn quoted_text_is_a_toml_string_of_the_same_text() {
+        let awkward = "a\"b\\c\nd\u{1}e\u{7f}é";
+        let document = format!("x = {}", quote(awkward));
+        let table = toml::de::DeTable::parse(&document).unwrap();
+        assert_eq!(table.get_ref()["x"].get_ref().as_str(), Some(awkward));
+    }
+}

@@ -1,0 +1,190 @@
+//! The keys: each has its one line here, with its name, its field and its rule. Loading, writing and the suggestions
+//! for misspelt keys are [`Visitor`]s that walk these lines, so none of them can forget one.
+
+use std::time::Duration;
+
+use super::rule::{
+    Rule, address, bytes, choice, close_code, duration, flag, identifier, log_level, number, origins, path_prefix,
+    quota, readable_file,
+};
+use super::{AppConfig, Config, KeyPair, Limits, LogFormat, Secret, TlsConfig};
+
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// Something that is done to every key, in the order of the file.
+pub(super) trait Visitor: Sized {
+    /// A setting.
+    fn key<T>(&mut self, name: &'static str, field: &mut T, rule: Rule<T>);
+    /// A secret, which is given in one of three ways.
+    fn secret(&mut self, secret: &mut Secret);
+    /// A table.
+    fn table(&mut self, name: &'static str, fields: impl FnOnce(&mut Self));
+    /// A table that may be missing; `blank` is what its keys are read into.
+    fn optional<T: Clone>(
+        &mut self,
+        name: &'static str,
+        table: &mut Option<T>,
+        blank: &T,
+        fields: fn(&mut Self, &mut T),
+    );
+    /// A list of tables; `blank` is what the keys of each are read into.
+    fn list<T: Clone>(&mut self, name: &'static str, list: &mut Vec<T>, blank: &T, fields: fn(&mut Self, &mut T));
+}
+
+/// `[server]`, `[admin]` and `[log]`.
+pub(super) fn node<V: Visitor>(v: &mut V, config: &mut Config) {
+    v.table("server", |v| {
+        let server = &mut config.server;
+        v.key("listen", &mut server.listen, address());
+        v.key("path_prefix", &mut server.path_prefix, path_prefix());
+        v.key("max_connections", &mut server.max_connections, quota(10_000_000));
+        v.key("request_timeout", &mut server.request_timeout, duration(SECOND..=HOUR));
+        v.key("drain_period", &mut server.drain_period, duration(Duration::ZERO..=HOUR));
+        v.key("trust_forwarded_headers", &mut server.trust_forwarded_headers, flag());
+        let blank = TlsConfig { certificate: "".into(), private_key: "".into() };
+        v.optional("tls", &mut server.tls, &blank, |v, tls| {
+            v.key("certificate", &mut tls.certificate, readable_file().required());
+            v.key("private_key", &mut tls.private_key, readable_file().required());
+        });
+    });
+    v.table("admin", |v| v.key("listen", &mut config.admin.listen, address()));
+    v.table("log", |v| {
+        v.key("format", &mut config.log.format, log_format());
+        v.key("level", &mut config.log.level, log_level());
+    });
+}
+
+fn log_format() -> Rule<LogFormat> {
+    choice("a log format", [("text", LogFormat::Text), ("json", LogFormat::Json)], |format| match format {
+        LogFormat::Text => "\"text\"".to_owned(),
+        LogFormat::Json => "\"json\"".to_owned(),
+    })
+}
+
+/// `[app_defaults]`: goes into `defaults`, from where [`apps`] takes what an app leaves out.
+pub(super) fn app_defaults<V: Visitor>(v: &mut V, defaults: &mut AppConfig) {
+    v.table("app_defaults", |v| settings(v, defaults));
+}
+
+/// `[[apps]]`.
+pub(super) fn apps<V: Visitor>(v: &mut V, apps: &mut Vec<AppConfig>, defaults: &AppConfig) {
+    v.list("apps", apps, defaults, |v, app| {
+        v.key("id", &mut app.id, identifier("an app id").required());
+        // The first pair stands in the app's own table.
+        let mut further = app.keys.split_off(app.keys.len().min(1));
+        if let Some(first) = app.keys.first_mut() {
+            key_pair(v, first);
+        }
+        settings(v, app);
+        let blank = KeyPair { key: String::new(), secret: Secret::new("") };
+        v.list("keys", &mut further, &blank, key_pair);
+        app.keys.append(&mut further);
+    });
+}
+
+fn key_pair<V: Visitor>(v: &mut V, pair: &mut KeyPair) {
+    v.key("key", &mut pair.key, identifier("an app key").required());
+    v.secret(&mut pair.secret);
+}
+
+fn settings<V: Visitor>(v: &mut V, app: &mut AppConfig) {
+    v.key("enabled", &mut app.enabled, flag());
+    v.key("debug", &mut app.debug, flag());
+    v.key("allowed_origins", &mut app.allowed_origins, origins());
+    v.key("require_tls", &mut app.require_tls, flag());
+    v.key("client_events", &mut app.client_events, flag());
+    v.key("subscription_counts", &mut app.subscription_counts, flag());
+    v.key("subscription_error_events", &mut app.subscription_error_events, flag());
+    v.key("watchlists", &mut app.watchlists, flag());
+    v.key("offline_delay", &mut app.offline_delay, duration(Duration::ZERO..=10 * MINUTE));
+    v.key("authorized_connections", &mut app.authorized_connections, flag());
+    v.key("assume_protocol_7", &mut app.assume_protocol_7, flag());
+    v.key("terminate_code", &mut app.terminate_code, close_code([4009, 4200]));
+    v.table("limits", |v| limits(v, &mut app.limits));
+}
+
+fn limits<V: Visitor>(v: &mut V, limits: &mut Limits) {
+    v.key("channel_name_length", &mut limits.channel_name_length, number(1..=200));
+    v.key("event_name_length", &mut limits.event_name_length, number(1..=1000));
+    v.key("event_data", &mut limits.event_data, bytes(1..=16 * MIB));
+    v.key("channels_per_event", &mut limits.channels_per_event, number(1..=10_000));
+    v.key("events_per_batch", &mut limits.events_per_batch, number(1..=10_000));
+    v.key("http_body", &mut limits.http_body, bytes(KIB..=256 * MIB));
+    v.key("presence_members", &mut limits.presence_members, number(1..=100_000));
+    v.key("user_id_length", &mut limits.user_id_length, number(1..=1000));
+    v.key("user_info", &mut limits.user_info, bytes(2..=MIB));
+    v.key("user_data", &mut limits.user_data, bytes(KIB..=MIB));
+    v.key("watchlist_length", &mut limits.watchlist_length, number(0..=10_000));
+    v.key("client_events_per_second", &mut limits.client_events_per_second, number(1..=10_000));
+    v.key("message", &mut limits.message, bytes(KIB..=MIB));
+    v.key("channels_per_connection", &mut limits.channels_per_connection, quota(1_000_000));
+    v.key("connections", &mut limits.connections, quota(10_000_000));
+    v.key("api_requests_per_second", &mut limits.api_requests_per_second, quota(1_000_000));
+    v.key("messages_per_day", &mut limits.messages_per_day, quota(1_000_000_000_000));
+    v.key("cache_ttl", &mut limits.cache_ttl, duration(SECOND..=24 * HOUR));
+    v.key("auth_timestamp_window", &mut limits.auth_timestamp_window, duration(SECOND..=24 * HOUR));
+    v.key("activity_timeout", &mut limits.activity_timeout, duration(SECOND..=HOUR));
+    v.key("pong_timeout", &mut limits.pong_timeout, duration(SECOND..=10 * MINUTE));
+    v.key("authorization_timeout", &mut limits.authorization_timeout, duration(SECOND..=10 * MINUTE));
+    v.key("subscription_count_threshold", &mut limits.subscription_count_threshold, number(0..=10_000_000));
+    let interval = Duration::from_millis(100)..=HOUR;
+    v.key("subscription_count_interval", &mut limits.subscription_count_interval, duration(interval));
+    v.key("outbox", &mut limits.outbox, bytes(16 * KIB..=1024 * MIB));
+}
+
+/// The full name of every key, with 0 as the index of list entries, and what its rule expects.
+pub(super) fn all_keys() -> Vec<(String, String)> {
+    let mut names = Names::default();
+    node(&mut names, &mut Config::default());
+    let mut defaults = AppConfig::new("", "", "");
+    app_defaults(&mut names, &mut defaults);
+    apps(&mut names, &mut Vec::new(), &defaults);
+    names.keys
+}
+
+#[derive(Default)]
+struct Names {
+    prefix: String,
+    keys: Vec<(String, String)>,
+}
+
+impl Names {
+    fn below(&mut self, name: &str, fields: impl FnOnce(&mut Self)) {
+        let length = self.prefix.len();
+        self.prefix += &format!("{name}.");
+        fields(self);
+        self.prefix.truncate(length);
+    }
+}
+
+impl Visitor for Names {
+    fn key<T>(&mut self, name: &'static str, _: &mut T, rule: Rule<T>) {
+        self.keys.push((format!("{}{name}", self.prefix), rule.expected));
+    }
+
+    fn secret(&mut self, _: &mut Secret) {
+        let expected =
+            ["a text", "the path of a file with the secret", "the name of an environment variable with the secret"];
+        let names = SECRETS.map(|name| format!("{}{name}", self.prefix));
+        self.keys.extend(names.into_iter().zip(expected.map(str::to_owned)));
+    }
+
+    fn table(&mut self, name: &'static str, fields: impl FnOnce(&mut Self)) {
+        self.below(name, fields);
+    }
+
+    fn optional<T: Clone>(&mut self, name: &'static str, _: &mut Option<T>, blank: &T, fields: fn(&mut Self, &mut T)) {
+        self.below(name, |v| fields(v, &mut blank.clone()));
+    }
+
+    fn list<T: Clone>(&mut self, name: &'static str, _: &mut Vec<T>, blank: &T, fields: fn(&mut Self, &mut T)) {
+        self.below(&format!("{name}.0"), |v| fields(v, &mut blank.clone()));
+    }
+}
+
+/// The three ways to give a secret: itself, a file that holds it, an environment variable that holds it.
+pub(super) const SECRETS: [&str; 3] = ["secret", "secret_file", "secret_env"];

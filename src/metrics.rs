@@ -1,0 +1,149 @@
+//! Typed counters and their Prometheus text. Gauges are not kept here: whoever knows the live state reports it at each
+//! scrape, so that none can drift.
+
+use parking_lot::Mutex;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::Registry;
+
+/// All counters of the process.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Mutex<Registry>,
+    /// WebSocket connections that were refused, by close code.
+    pub refused: Family<CodeLabel, Counter>,
+    /// API requests, by app (empty if unknown) and status.
+    pub api_requests: Family<StatusLabel, Counter>,
+    opened: Family<AppLabel, Counter>,
+    closed: Family<CloseLabel, Counter>,
+    received: Family<AppLabel, Counter>,
+    errors: Family<AppLabel, Counter>,
+    published: Family<AppLabel, Counter>,
+    client_events: Family<AppLabel, Counter>,
+    delivered: Family<AppLabel, Counter>,
+    dropped: Family<AppLabel, Counter>,
+}
+
+/// The counters of one app, looked up once.
+#[derive(Debug, Clone)]
+pub struct AppMetrics {
+    app: String,
+    closed: Family<CloseLabel, Counter>,
+    /// Connections that were accepted.
+    pub opened: Counter,
+    /// Messages from clients.
+    pub received: Counter,
+    /// `pusher:error` events sent to clients.
+    pub errors: Counter,
+    /// Events published over the HTTP API, once per channel.
+    pub published: Counter,
+    /// Client events passed on.
+    pub client_events: Counter,
+    /// Frames put into outboxes by fan-out: one per event and subscriber.
+    pub delivered: Counter,
+    /// Frames that a slow client missed because its outbox overflowed.
+    pub dropped: Counter,
+}
+
+/// `app`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct AppLabel {
+    /// The app id.
+    pub app: String,
+}
+
+/// `code`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct CodeLabel {
+    /// The close code.
+    pub code: u16,
+}
+
+/// `app`, `code`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct CloseLabel {
+    /// The app id.
+    pub app: String,
+    /// The server's close code, or 0 if the client closed or vanished.
+    pub code: u16,
+}
+
+/// `app`, `status`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct StatusLabel {
+    /// The app id, empty if there is no such app.
+    pub app: String,
+    /// The HTTP status.
+    pub status: u16,
+}
+
+impl Metrics {
+    /// All counters at zero.
+    pub fn new() -> Self {
+        let mut registry = Registry::with_prefix("fanfare");
+        macro_rules! counter {
+            ($name:literal, $help:literal) => {{
+                let family = Family::default();
+                registry.register($name, $help, family.clone());
+                family
+            }};
+        }
+        Self {
+            refused: counter!("connections_refused", "Connections refused at the handshake, by close code"),
+            api_requests: counter!("api_requests", "HTTP API requests, by app and status"),
+            opened: counter!("connections_opened", "Connections accepted"),
+            closed: counter!("connections_closed", "Connections ended, by close code; 0 = by the client"),
+            received: counter!("messages_received", "Messages from clients"),
+            errors: counter!("client_errors", "pusher:error events sent to clients"),
+            published: counter!("events_published", "Events published over the HTTP API, counted once per channel"),
+            client_events: counter!("client_events", "Client events passed on"),
+            delivered: counter!("frames_delivered", "Frames put into outboxes by fan-out"),
+            dropped: counter!("frames_dropped", "Frames that slow clients missed before they were closed with 4100"),
+            registry: Mutex::new(registry),
+        }
+    }
+
+    /// The counters of one app, which are exported from here on, even at zero.
+    pub fn app(&self, id: &str) -> AppMetrics {
+        let label = AppLabel { app: id.to_owned() };
+        let of = |family: &Family<AppLabel, Counter>| family.get_or_create(&label).clone();
+        AppMetrics {
+            app: id.to_owned(),
+            closed: self.closed.clone(),
+            opened: of(&self.opened),
+            received: of(&self.received),
+            errors: of(&self.errors),
+            published: of(&self.published),
+            client_events: of(&self.client_events),
+            delivered: of(&self.delivered),
+            dropped: of(&self.dropped),
+        }
+    }
+
+    /// Adds a source of gauges.
+    pub fn register(&self, gauges: Box<dyn Collector>) {
+        self.registry.lock().register_collector(gauges);
+    }
+
+    /// Everything as OpenMetrics text.
+    pub fn render(&self) -> String {
+        let mut page = String::new();
+        text::encode(&mut page, &self.registry.lock()).expect("writing to a string cannot fail");
+        page
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl AppMetrics {
+    /// Counts the end of a connection.
+    pub fn closed(&self, code: u16) {
+        self.closed.get_or_create(&CloseLabel { app: self.app.clone(), code }).inc();
+    }
+}

@@ -1,0 +1,42 @@
+//! Gauges, read from the live state at each scrape.
+
+use std::fmt;
+use std::sync::Weak;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::gauge::ConstGauge;
+
+use super::{Node, Tenant};
+
+/// Reports how many there are of everything, per app. The node holds the registry that holds this.
+#[derive(Debug)]
+pub struct Gauges(pub Weak<Node>);
+
+/// A gauge's name, its help and how it is counted.
+type Gauge = (&'static str, &'static str, fn(&Tenant) -> u64);
+
+const GAUGES: [Gauge; 4] = [
+    ("connections", "Open connections", |tenant| tenant.app.connections()),
+    ("channels", "Occupied channels", |tenant| tenant.channels.occupied("").len() as u64),
+    ("subscriptions", "Subscriptions of connections to channels", |tenant| {
+        tenant.channels.occupied("").iter().map(|(_, occupancy)| occupancy.subscriptions as u64).sum()
+    }),
+    ("users", "Signed-in users", |tenant| tenant.users.signed_in() as u64),
+];
+
+impl Collector for Gauges {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let Some(node) = self.0.upgrade() else { return Ok(()) };
+        for (name, help, count) in GAUGES {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            for tenant in node.tenants.all() {
+                let gauge = ConstGauge::new(count(tenant));
+                gauge.encode(family.encode_family(&[("app", tenant.app.id())])?)?;
+            }
+        }
+        let mut info = encoder.encode_descriptor("build", "The running version", None, MetricType::Gauge)?;
+        ConstGauge::new(1u64).encode(info.encode_family(&[("version", env!("CARGO_PKG_VERSION"))])?)
+    }
+}

@@ -1,0 +1,95 @@
+//! The verbs of the system, each written once: connect, subscribe, unsubscribe, trigger, sign in, terminate, ask. This is
+//! the only place where configuration, signatures and state meet; edges and sessions call it and know nothing beneath.
+
+mod connect;
+mod gauges;
+mod info;
+mod publish;
+mod subscribe;
+mod users;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Instant;
+
+use crate::apps::{App, Directory};
+use crate::channels::{Channels, Users};
+use crate::config::AppConfig;
+use crate::metrics::{AppMetrics, Metrics};
+use crate::outbox::Outbox;
+use crate::protocol::SocketId;
+
+pub use connect::{Admission, Handshake, Refusal};
+pub use gauges::Gauges;
+pub use publish::{ClientEvent, Target, Trigger};
+pub use subscribe::Request as SubscribeRequest;
+
+/// One process, with all its apps.
+#[derive(Debug)]
+pub struct Node {
+    tenants: Directory<Tenant>,
+    metrics: Metrics,
+    seats: Arc<AtomicU64>,
+    max_connections: u64,
+}
+
+/// An app and everything that is true of it on this node. Apps share nothing but the process.
+#[derive(Debug)]
+pub struct Tenant {
+    /// The app.
+    pub app: App,
+    /// Its counters.
+    pub metrics: AppMetrics,
+    channels: Channels,
+    users: Users,
+}
+
+/// A connection as the verbs see it.
+#[derive(Debug, Clone)]
+pub struct Client {
+    /// Its app.
+    pub tenant: Arc<Tenant>,
+    /// Its name.
+    pub socket_id: SocketId,
+    /// Its queue.
+    pub outbox: Arc<Outbox>,
+}
+
+impl Node {
+    /// A node for these apps that holds at most `max_connections`; 0 = no limit.
+    pub fn new(apps: Vec<AppConfig>, max_connections: u64) -> Self {
+        let metrics = Metrics::new();
+        let tenants = apps.into_iter().map(|config| Tenant {
+            metrics: metrics.app(&config.id),
+            channels: Channels::new(&config),
+            users: Users::new(config.offline_delay),
+            app: App::new(config),
+        });
+        let tenants = Directory::new(tenants, |tenant| tenant.app.config());
+        Self { tenants, metrics, seats: Arc::default(), max_connections }
+    }
+
+    /// Apps by id and by key.
+    pub fn tenants(&self) -> &Directory<Tenant> {
+        &self.tenants
+    }
+
+    /// The counters of the process.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Connections this node holds at most; 0 = no limit.
+    pub fn max_connections(&self) -> u64 {
+        self.max_connections
+    }
+
+    /// Does what has become due: throttled counts, expired cache, users whose offline delay is over. Called ten times
+    /// a second.
+    pub fn tick(&self, now: Instant) {
+        for tenant in self.tenants.all() {
+            tenant.channels.tick(now);
+            tenant.users.tick(now);
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! Errors that the client hears of and survives (§2.12).
+
+use super::ChannelName;
+
+/// A `pusher:error`: the message is dropped, the connection lives. Each variant is one of Pusher's texts or one of ours
+/// where Pusher's is unknown.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ClientError {
+    /// Not a JSON object, or nested too deeply.
+    #[error("Received invalid JSON")]
+    InvalidJson,
+    /// A binary message.
+    #[error("Binary messages are not supported, send text")]
+    Binary,
+    /// A message above the app's limit.
+    #[error("Message exceeds the allowed maximum ({0} bytes)")]
+    MessageTooLarge(usize),
+    /// An unknown event with the `pusher:` prefix, or none at all.
+    #[error("Unsupported event received on socket: {0}")]
+    UnsupportedEvent(String),
+    /// Subscribing twice.
+    #[error("Existing subscription to channel {0}")]
+    AlreadySubscribed(ChannelName),
+    /// Unsubscribing without a subscription.
+    #[error("No current subscription to channel {0}, or subscription in progress")]
+    NotSubscribed(String),
+    /// A refused sign-in.
+    #[error("{0}")]
+    SignIn(String),
+    /// Signing in as somebody else.
+    #[error("Connection already signed in as a different user")]
+    SignedInAsAnother,
+    /// Client events are off.
+    #[error("To send client events, you must enable this feature in the Settings page of your dashboard.")]
+    ClientEventsDisabled,
+    /// Neither `pusher:` nor `client-`.
+    #[error("Client event rejected - client events must be prefixed by 'client-'")]
+    ClientEventPrefix,
+    /// A client event without a channel or without data.
+    #[error("Invalid client event (must contain channel and data)")]
+    ClientEventIncomplete,
+    /// The event name is too long.
+    #[error("Invalid event name: {0}")]
+    ClientEventName(String),
+    /// A client event on a public channel.
+    #[error("Client event rejected - only supported on private and presence channels")]
+    ClientEventChannel,
+    /// A client event from somebody who is not subscribed.
+    #[error("Cannot broadcast client event (connection not subscribed to channel {0})")]
+    ClientEventNotSubscribed(String),
+    /// The data of a client event is too long.
+    #[error(
+        "The data content of this event exceeds the allowed maximum ({0} bytes). See https://pusher.com/docs/channels/server_api/http-api#publishing-events for more info"
+    )]
+    ClientEventTooLarge(usize),
+    /// More client events than the app allows.
+    #[error("The rate limit for sending client events exceeded the quota.")]
+    ClientEventRate,
+    /// The watchlist was cut.
+    #[error("Watchlist limit exceeded. Only the first {0} user IDs are accepted.")]
+    WatchlistTooLong(usize),
+    /// A refused subscription.
+    #[error("{0}")]
+    Subscription(String),
+}
+
+impl ClientError {
+    /// The `code` of the event; most have none.
+    pub const fn code(&self) -> Option<u16> {
+        match self {
+            Self::ClientEventRate => Some(4301),
+            Self::WatchlistTooLong(_) => Some(4302),
+            _ => None,
+        }
+    }
+}
+
+/// Why a subscription is refused (§2.6).
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SubscriptionError {
+    /// The name breaks §2.2.
+    #[error("{0}")]
+    InvalidName(String),
+    /// The token, its key or its signature.
+    #[error("{0}")]
+    Auth(String),
+    /// The member data of a presence channel.
+    #[error("{0}")]
+    InvalidMember(String),
+    /// The presence channel is full.
+    #[error("Presence channel {channel} is over its limit of {limit} members")]
+    ChannelFull {
+        /// The channel.
+        channel: ChannelName,
+        /// The app's limit.
+        limit: usize,
+    },
+    /// The connection has all the subscriptions it may have.
+    #[error("Connection is over its limit of {0} channels")]
+    TooManyChannels(usize),
+}
+
+impl SubscriptionError {
+    /// The `type` and `status` that pusher-js hands to the application.
+    pub const fn kind(&self) -> (&'static str, u16) {
+        match self {
+            Self::Auth(_) => ("AuthError", 401),
+            Self::ChannelFull { .. } | Self::TooManyChannels(_) => ("LimitReached", 403),
+            Self::InvalidName(_) | Self::InvalidMember(_) => ("ValidationError", 400),
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Accepts connections and serves HTTP on them.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::select;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tracing::{debug, error};
+
+use crate::admin;
+use crate::node::Node;
+use crate::shutdown::Shutdown;
+use crate::socket::Socket;
+
+use super::router::{Peer, Router};
+
+/// The pause after a failed accept: the reason, usually too many open files, needs time to go away.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long the operator's own tools may take for a request.
+const ADMIN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Bytes of a request's head.
+const MAX_HEAD: usize = 64 * 1024;
+
+/// Serves clients and backends until the process stops.
+pub(super) async fn serve_public(listener: TcpListener, tls: Option<TlsAcceptor>, router: Router, shutdown: Shutdown) {
+    while let Some((stream, address)) = accept(&listener, &shutdown).await {
+        let (tls, router, stop) = (tls.clone(), router.clone(), shutdown.clone());
+        // Spawned at once: a slow TLS handshake delays only itself.
+        shutdown.spawn(async move {
+            let deadline = router.request_timeout();
+            let Some(socket) = handshake(stream, tls, deadline, address).await else { return };
+            let peer = Peer { address: address.to_string(), secure: matches!(socket, Socket::Tls(_)) };
+            serve(socket, deadline, &stop, |request| router.clone().route(peer.clone(), request)).await;
+        });
+    }
+}
+
+/// Serves the operator until the process stops.
+pub(super) async fn serve_admin(listener: TcpListener, node: Arc<Node>, shutdown: Shutdown) {
+    while let Some((stream, _)) = accept(&listener, &shutdown).await {
+        let (node, stop) = (Arc::clone(&node), shutdown.clone());
+        shutdown.spawn(async move {
+            let answer = |request: Request<Incoming>| std::future::ready(admin::handle(&node, &stop, &request));
+            serve(Socket::Plain(stream), ADMIN_TIMEOUT, &stop, answer).await;
+        });
+    }
+}
+
+/// The next connection; `None` once the process stops. A failure to accept is logged and waited out.
+async fn accept(listener: &TcpListener, shutdown: &Shutdown) -> Option<(TcpStream, SocketAddr)> {
+    loop {
+        let accepted = select! {
+            accepted = listener.accept() => accepted,
+            () = shutdown.requested() => return None,
+        };
+        match accepted {
+            Ok((stream, address)) => {
+                // Small frames must not wait for more of them. An error means that the peer is gone already.
+                let _ = stream.set_nodelay(true);
+                return Some((stream, address));
+            }
+            Err(error) => {
+                error!(%error, "cannot accept connections");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn handshake(
+    stream: TcpStream,
+    tls: Option<TlsAcceptor>,
+    deadline: Duration,
+    address: SocketAddr,
+) -> Option<Socket> {
+    let Some(tls) = tls else { return Some(Socket::Plain(stream)) };
+    match timeout(deadline, tls.accept(stream)).await {
+        Ok(Ok(stream)) => Some(Socket::Tls(Box::new(stream))),
+        Ok(Err(error)) => {
+            debug!(peer = %address, %error, "TLS handshake failed");
+            None
+        }
+        Err(_) => {
+            debug!(peer = %address, "TLS handshake timed out");
+            None
+        }
+    }
+}
+
+/// Serves HTTP/1.1 or HTTP/2 on one connection. When the process stops, requests that are under way are finished.
+async fn serve<F>(socket: Socket, deadline: Duration, shutdown: &Shutdown, answer: impl Fn(Request<Incoming>) -> F)
+where
+    F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
+{
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(deadline).pipeline_flush(true).max_buf_size(MAX_HEAD);
+    builder.http2().timer(TokioTimer::new()).keep_alive_interval(deadline).max_header_list_size(MAX_HEAD as u32);
+    let asked = AtomicBool::new(false);
+    let service = service_fn(|request| {
+        asked.store(true, Ordering::Relaxed);
+        let response = answer(request);
+        async { Ok::<_, Infallible>(response.await) }
+    });
+    let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(socket), service));
+    let mut first_request = pin!(sleep(deadline));
+    let mut stop = pin!(shutdown.requested());
+    let (mut waiting, mut stopping) = (true, false);
+    loop {
+        select! {
+            result = &mut connection => {
+                if let Err(error) = result {
+                    debug!(%error, "HTTP connection failed");
+                }
+                return;
+            }
+            // hyper's own timer starts only when it knows which protocol it reads.
+            () = &mut first_request, if waiting => {
+                waiting = false;
+                if !asked.load(Ordering::Relaxed) {
+                    return debug!("no request in time");
+                }
+            }
+            () = &mut stop, if !stopping => {
+                stopping = true;
+                connection.as_mut().graceful_shutdown();
+            }
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Builds everything bottom-up, binds, serves and drains.
+
+mod listener;
+mod router;
+mod tls;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_rustls::TlsAcceptor;
+use tracing::{info, warn};
+
+use crate::config::Config;
+use crate::node::{Gauges, Node};
+use crate::shutdown::Shutdown;
+
+/// Connections that wait to be accepted: after a restart, all clients come at once.
+const BACKLOG: u32 = 4096;
+
+/// How often a node looks for what has become due.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Time on top of the drain period for the last good-byes.
+const LAST_GRACE: Duration = Duration::from_secs(5);
+
+/// A server whose ports are bound, and which serves nothing yet.
+pub struct Server {
+    config: Config,
+    node: Arc<Node>,
+    shutdown: Shutdown,
+    public: TcpListener,
+    admin: TcpListener,
+    tls: Option<TlsAcceptor>,
+    addresses: (SocketAddr, SocketAddr),
+}
+
+/// Why a server cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address that is in use, not ours or not allowed.
+    #[error("{setting}: cannot listen on {address}: {source}")]
+    Bind {
+        /// `server.listen` or `admin.listen`.
+        setting: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A certificate or key that cannot be read or used.
+    #[error("{setting}: {}: {reason}", path.display())]
+    Tls {
+        /// `server.tls.certificate` or `server.tls.private_key`.
+        setting: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+impl Server {
+    /// Binds both listeners.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn bind(config: Config) -> Result<Self, StartError> {
+        let tls = config.server.tls.as_ref().map(tls::acceptor).transpose()?;
+        let (public, public_address) = listen("server.listen", config.server.listen)?;
+        let (admin, admin_address) = listen("admin.listen", config.admin.listen)?;
+        let node = Arc::new(Node::new(config.apps.clone(), max_connections(config.server.max_connections)));
+        node.metrics().register(Box::new(Gauges(Arc::downgrade(&node))));
+        let addresses = (public_address, admin_address);
+        Ok(Self { config, node, shutdown: Shutdown::default(), public, admin, tls, addresses })
+    }
+
+    /// Where the public listener is.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.addresses.0
+    }
+
+    /// Where the admin listener is.
+    pub fn admin_addr(&self) -> SocketAddr {
+        self.addresses.1
+    }
+
+    /// Serves until `shutdown` completes, then sends the clients away over the drain period, finishes the requests that
+    /// are under way and returns. Dropped before, it stops without good-byes.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) {
+        let _stop_tasks = self.shutdown.request_on_drop();
+        let (public, admin) = self.addresses;
+        info!(%public, %admin, max_connections = self.node.max_connections(), "listening");
+        self.shutdown.spawn(tick(Arc::clone(&self.node), self.shutdown.clone()));
+        self.shutdown.spawn(listener::serve_admin(self.admin, Arc::clone(&self.node), self.shutdown.clone()));
+        let router = router::Router::new(&self.config.server, Arc::clone(&self.node), self.shutdown.clone());
+        self.shutdown.spawn(listener::serve_public(self.public, self.tls, router, self.shutdown.clone()));
+
+        shutdown.await;
+        info!("stopping");
+        self.shutdown.request();
+        match timeout(self.config.server.drain_period + LAST_GRACE, self.shutdown.finished()).await {
+            Ok(()) => info!("stopped"),
+            Err(_) => warn!("stopped before the last connections had ended"),
+        }
+    }
+}
+
+/// Housekeeping that no client's message would cause.
+async fn tick(node: Arc<Node>, shutdown: Shutdown) {
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => node.tick(Instant::now()),
+            () = shutdown.requested() => return,
+        }
+    }
+}
+
+fn listen(setting: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let bind = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        // A restarted server must not wait for the old connections' ports.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        let listener = socket.listen(BACKLOG)?;
+        let bound = listener.local_addr()?;
+        Ok((listener, bound))
+    };
+    bind().map_err(|source| StartError::Bind { setting, address, source })
+}
+
+/// The configured limit, or what the open-file limit leaves: above it clients can still be told to come back later.
+fn max_connections(configured: u64) -> u64 {
+    let Ok((open_files, _)) = rlimit::getrlimit(rlimit::Resource::NOFILE) else { return configured };
+    let reserve = (open_files / 10).clamp(32, 1024);
+    let possible = open_files.saturating_sub(reserve).max(1);
+    if configured == 0 { possible } else { configured.min(possible) }
+}

@@ -1,0 +1,108 @@
+//! The URL table of the public listener.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::{HeaderMap, Request, Response, StatusCode};
+
+use crate::config::ServerConfig;
+use crate::node::Node;
+use crate::shutdown::Shutdown;
+use crate::{api, websocket};
+
+/// Knows who answers what.
+#[derive(Debug, Clone)]
+pub(super) struct Router(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    node: Arc<Node>,
+    shutdown: Shutdown,
+    path_prefix: String,
+    request_timeout: Duration,
+    drain_period: Duration,
+    trust_forwarded_headers: bool,
+}
+
+/// Where a connection comes from.
+#[derive(Debug, Clone)]
+pub(super) struct Peer {
+    /// Address and port.
+    pub(super) address: String,
+    /// Whether it is encrypted.
+    pub(super) secure: bool,
+}
+
+impl Router {
+    pub(super) fn new(config: &ServerConfig, node: Arc<Node>, shutdown: Shutdown) -> Self {
+        Self(Arc::new(Shared {
+            node,
+            shutdown,
+            path_prefix: config.path_prefix.clone(),
+            request_timeout: config.request_timeout,
+            drain_period: config.drain_period,
+            trust_forwarded_headers: config.trust_forwarded_headers,
+        }))
+    }
+
+    /// How long a client may take for a request.
+    pub(super) fn request_timeout(&self) -> Duration {
+        self.0.request_timeout
+    }
+
+    /// Answers a request.
+    pub(super) async fn route(self, peer: Peer, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let shared = &*self.0;
+        let uri = request.uri().clone();
+        let path = uri.path().strip_prefix(&shared.path_prefix).filter(|path| path.starts_with('/'));
+        let segments: Vec<&str> = path.unwrap_or_default().split('/').skip(1).collect();
+        match (segments.as_slice(), path) {
+            (["app", key], _) => websocket::upgrade(shared.context(peer, &request), request, Some(key)),
+            _ if websocket::is_upgrade(&request) => websocket::upgrade(shared.context(peer, &request), request, None),
+            (["apps" | "users", ..], Some(path)) => {
+                api::handle(&shared.node, request, path, shared.request_timeout).await
+            }
+            ([""], _) => respond(StatusCode::OK, "This is a Fanfare server. It speaks the Pusher Channels protocol.\n"),
+            _ => respond(StatusCode::NOT_FOUND, "Not found\n"),
+        }
+    }
+}
+
+impl Shared {
+    fn context(&self, peer: Peer, request: &Request<Incoming>) -> websocket::Context {
+        let peer = if self.trust_forwarded_headers { peer.behind_proxy(request.headers()) } else { peer };
+        websocket::Context {
+            node: Arc::clone(&self.node),
+            shutdown: self.shutdown.clone(),
+            drain_period: self.drain_period,
+            upgrade_timeout: self.request_timeout,
+            peer: peer.address,
+            secure: peer.secure,
+        }
+    }
+}
+
+impl Peer {
+    /// What the proxy says about its client.
+    fn behind_proxy(mut self, headers: &HeaderMap) -> Self {
+        let first = |name: &str| headers.get(name)?.to_str().ok()?.split(',').next().map(str::trim);
+        if let Some(address) = first("x-forwarded-for") {
+            self.address = address.to_owned();
+        }
+        if let Some(scheme) = first("x-forwarded-proto") {
+            self.secure = matches!(scheme, "https" | "wss");
+        }
+        self
+    }
+}
+
+fn respond(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(text));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}

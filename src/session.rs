@@ -1,0 +1,324 @@
+//! One client's conversation: text in, node verbs out, replies into its outbox. The same for every transport, which only
+//! brings text here, takes frames from the outbox and asks for the next deadline.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tracing::{debug, trace};
+
+use crate::apps::Seat;
+use crate::node::{Admission, Client, ClientEvent, Handshake, Node, Refusal, SubscribeRequest};
+use crate::outbox::Outbox;
+use crate::protocol::{
+    ChannelName, ClientError, ClientMessage, CloseReason, EventData, SERVER_TO_USER, ServerEvent, SignIn, SocketId,
+    SubscriptionError, UserId,
+};
+use crate::rate_limit::RateLimit;
+
+/// The server's side of one connection. Dropping it leaves every channel, exactly once.
+#[derive(Debug)]
+pub struct Session {
+    node: Arc<Node>,
+    client: Client,
+    version: u32,
+    /// Own subscriptions, and as whom on presence channels: what the end of the session has to walk, and no more.
+    subscriptions: HashMap<ChannelName, Option<UserId>>,
+    user: Option<Box<SignIn>>,
+    client_events: RateLimit,
+    last_activity: Instant,
+    /// The client was silent for the activity timeout, and has been asked for a sign of life.
+    probed: bool,
+    /// Until when the client must have authorised itself, where it must (§1.6).
+    authorize_by: Option<Instant>,
+    app_seat: Option<Seat>,
+    /// Its places in the counts of this node and of the app.
+    _places: [Seat; 2],
+    closed: bool,
+}
+
+/// What a deadline asks the transport to do.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Due {
+    /// Nothing: come back at the next deadline.
+    Nothing,
+    /// Ask the client for a sign of life, in whatever way the transport has.
+    Probe,
+}
+
+impl Session {
+    /// Admits a client and queues its greeting.
+    ///
+    /// # Errors
+    /// The refusal, which is counted.
+    pub fn open(node: &Arc<Node>, handshake: &Handshake<'_>, now: Instant) -> Result<Self, Refusal> {
+        let admission = node.connect(handshake).inspect_err(|refusal| {
+            let code = refusal.reason.code();
+            node.metrics().refused.get_or_create(&crate::metrics::CodeLabel { code }).inc();
+        })?;
+        let Admission { tenant, version, places, app_seat } = admission;
+        let config = tenant.app.config();
+        let limits = &config.limits;
+        let socket_id = SocketId::random();
+        let outbox = Arc::new(Outbox::new(limits.outbox));
+        let activity_timeout = limits.activity_timeout;
+        outbox.push(ServerEvent::ConnectionEstablished { socket_id, activity_timeout }.encode());
+        Ok(Self {
+            node: Arc::clone(node),
+            version,
+            subscriptions: HashMap::new(),
+            user: None,
+            client_events: RateLimit::per_second(limits.client_events_per_second),
+            last_activity: now,
+            probed: false,
+            authorize_by: config.authorized_connections.then(|| now + limits.authorization_timeout),
+            app_seat,
+            _places: places,
+            closed: false,
+            client: Client { tenant, socket_id, outbox },
+        })
+    }
+
+    /// The connection's name.
+    pub fn socket_id(&self) -> SocketId {
+        self.client.socket_id
+    }
+
+    /// The app id.
+    pub fn app_id(&self) -> &str {
+        self.client.tenant.app.id()
+    }
+
+    /// The protocol version, which decides the form of a fatal error.
+    pub fn version(&self) -> u32 {
+        self.version
+    }
+
+    /// What waits for the client.
+    pub fn outbox(&self) -> &Arc<Outbox> {
+        &self.client.outbox
+    }
+
+    /// Any sign of life: every complete frame or request counts (§1.4).
+    pub fn alive(&mut self, now: Instant) {
+        self.last_activity = now;
+        self.probed = false;
+    }
+
+    /// When [`Session::on_deadline`] wants to be called next.
+    pub fn deadline(&self) -> Instant {
+        let silence = self.silence();
+        let silent_since = self.last_activity + silence;
+        self.authorize_by.map_or(silent_since, |authorize_by| authorize_by.min(silent_since))
+    }
+
+    /// Does what the clock asks for. A session whose time is over closes its outbox.
+    pub fn on_deadline(&mut self, now: Instant) -> Due {
+        if self.authorize_by.is_some_and(|deadline| deadline <= now) {
+            self.authorize_by = None;
+            self.client.outbox.close(CloseReason::NotAuthorized);
+        }
+        if now < self.last_activity + self.silence() {
+            return Due::Nothing;
+        }
+        if self.probed {
+            self.client.outbox.close(CloseReason::NoPong);
+            // Nothing is left to wait for; keeps the transport from asking again at once.
+            self.last_activity = now;
+            return Due::Nothing;
+        }
+        self.probed = true;
+        Due::Probe
+    }
+
+    /// Handles one text message. Whatever it causes is in outboxes when this returns. After the end nothing is handled.
+    pub fn handle(&mut self, text: &str) {
+        if self.client.outbox.is_closed() {
+            return;
+        }
+        trace!(socket_id = %self.client.socket_id, text, "received");
+        self.client.tenant.metrics.received.inc();
+        let limit = self.client.tenant.app.config().limits.message;
+        let result = match text.len() > limit {
+            true => Err(ClientError::MessageTooLarge(limit)),
+            false => ClientMessage::parse(text).and_then(|message| self.dispatch(message)),
+        };
+        if let Err(error) = result {
+            self.refuse(&error);
+        }
+    }
+
+    /// Tells the client that a message was refused. The connection lives.
+    pub fn refuse(&self, error: &ClientError) {
+        debug!(app = self.app_id(), socket_id = %self.client.socket_id, %error, "message refused");
+        self.client.tenant.metrics.errors.inc();
+        self.client.outbox.push(ServerEvent::Error(error).encode());
+    }
+
+    /// Leaves everything, and counts the end: by the close code, or 0 if the client went by itself.
+    pub fn close(&mut self, code: u16) {
+        if std::mem::replace(&mut self.closed, true) {
+            return;
+        }
+        for (channel, _) in self.subscriptions.drain() {
+            self.node.unsubscribe(&self.client, &channel);
+        }
+        if let Some(user) = self.user.take() {
+            self.node.sign_out(&self.client, &user);
+        }
+        let metrics = &self.client.tenant.metrics;
+        metrics.closed(code);
+        metrics.dropped.inc_by(self.client.outbox.dropped());
+    }
+
+    fn silence(&self) -> Duration {
+        let limits = &self.client.tenant.app.config().limits;
+        limits.activity_timeout + if self.probed { limits.pong_timeout } else { Duration::ZERO }
+    }
+
+    fn dispatch(&mut self, message: ClientMessage<'_>) -> Result<(), ClientError> {
+        match message {
+            ClientMessage::Ping => self.client.outbox.push(ServerEvent::Pong.encode()),
+            ClientMessage::Pong => {}
+            ClientMessage::Subscribe { channel, auth, channel_data } => {
+                self.subscribe(&channel, &auth, channel_data.as_deref())?;
+            }
+            ClientMessage::Unsubscribe { channel } => self.unsubscribe(channel)?,
+            ClientMessage::SignIn { auth, user_data } => self.sign_in(&auth, &user_data)?,
+            ClientMessage::ClientEvent { event, channel, data } => {
+                self.client_event(&event, channel.as_deref(), data.as_ref())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn subscribe(&mut self, channel: &str, auth: &str, channel_data: Option<&str>) -> Result<(), ClientError> {
+        match self.try_subscribe(channel, auth, channel_data)? {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                self.refuse(&ClientError::Subscription(error.to_string()));
+                if self.client.tenant.app.config().subscription_error_events {
+                    let outbox = &self.client.outbox;
+                    outbox.push(ServerEvent::SubscriptionError { channel, error: &error }.encode());
+                    outbox.push(ServerEvent::InternalSubscriptionError { channel }.encode());
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// The outer error is a mistake that leaves the subscription as it is, the inner one a refused subscription.
+    fn try_subscribe(
+        &mut self,
+        channel: &str,
+        auth: &str,
+        channel_data: Option<&str>,
+    ) -> Result<Result<(), SubscriptionError>, ClientError> {
+        if channel.starts_with('#') {
+            return Ok(self.subscribe_to_own_user(channel));
+        }
+        let limits = &self.client.tenant.app.config().limits;
+        let name = match ChannelName::parse(channel, limits.channel_name_length) {
+            Ok(name) => name,
+            Err(error) => return Ok(Err(SubscriptionError::InvalidName(error.to_string()))),
+        };
+        let limit = limits.channels_per_connection;
+        let subscribed = self.subscriptions.len();
+        let Entry::Vacant(subscription) = self.subscriptions.entry(name.clone()) else {
+            return Err(ClientError::AlreadySubscribed(name));
+        };
+        if limit > 0 && subscribed >= limit {
+            return Ok(Err(SubscriptionError::TooManyChannels(limit)));
+        }
+        let request = SubscribeRequest { channel: &name, auth, channel_data, user: self.user.as_deref() };
+        match self.node.subscribe(&self.client, &request) {
+            Ok(user_id) => subscription.insert(user_id),
+            Err(error) => return Ok(Err(error)),
+        };
+        if name.needs_auth() {
+            self.authorized();
+        }
+        Ok(Ok(()))
+    }
+
+    /// A signed-in connection gets its user's events anyway; asking for the channel is answered for the clients that
+    /// wait for it. Nobody gets another user's.
+    fn subscribe_to_own_user(&self, channel: &str) -> Result<(), SubscriptionError> {
+        let own =
+            self.user.as_ref().is_some_and(|user| channel.strip_prefix(SERVER_TO_USER) == Some(user.user_id.as_str()));
+        if !own {
+            let shown: String = channel.chars().take(200).collect();
+            return Err(SubscriptionError::Auth(format!("Not signed in as the user of channel {shown}")));
+        }
+        self.client.outbox.push(ServerEvent::SubscriptionSucceeded { channel, data: "{}" }.encode());
+        Ok(())
+    }
+
+    fn unsubscribe(&mut self, channel: String) -> Result<(), ClientError> {
+        let Some((name, _)) = self.subscriptions.remove_entry(channel.as_str()) else {
+            return Err(ClientError::NotSubscribed(channel));
+        };
+        self.node.unsubscribe(&self.client, &name);
+        Ok(())
+    }
+
+    fn sign_in(&mut self, auth: &str, user_data: &str) -> Result<(), ClientError> {
+        let user = self.node.sign_in(&self.client, auth, user_data, self.user.as_deref())?;
+        self.user = Some(Box::new(user));
+        self.authorized();
+        Ok(())
+    }
+
+    /// The checks of §2.8, in its order.
+    fn client_event(
+        &mut self,
+        event: &str,
+        channel: Option<&str>,
+        data: Option<&EventData>,
+    ) -> Result<(), ClientError> {
+        let config = self.client.tenant.app.config();
+        let limits = &config.limits;
+        if !config.client_events {
+            return Err(ClientError::ClientEventsDisabled);
+        }
+        if !event.starts_with("client-") {
+            return Err(ClientError::ClientEventPrefix);
+        }
+        if event.chars().count() > limits.event_name_length {
+            return Err(ClientError::ClientEventName(event.chars().take(limits.event_name_length).collect()));
+        }
+        let (Some(channel), Some(data)) = (channel, data) else { return Err(ClientError::ClientEventIncomplete) };
+        let name = ChannelName::parse(channel, limits.channel_name_length);
+        let name = name.ok().filter(ChannelName::needs_auth).ok_or(ClientError::ClientEventChannel)?;
+        let user_id = self.subscriptions.get(&name);
+        let user_id = user_id.ok_or_else(|| ClientError::ClientEventNotSubscribed(channel.to_owned()))?;
+        if data.length() > limits.event_data {
+            return Err(ClientError::ClientEventTooLarge(limits.event_data));
+        }
+        if self.client_events.take(Instant::now()).is_err() {
+            return Err(ClientError::ClientEventRate);
+        }
+        let event = ClientEvent { event, channel: &name, data, user_id: user_id.as_ref() };
+        self.node.client_event(&self.client, &event);
+        Ok(())
+    }
+
+    /// The client has shown a valid signature. Where that is what makes it count, it counts from now on.
+    fn authorized(&mut self) {
+        self.authorize_by = None;
+        if self.app_seat.is_none() {
+            self.app_seat = self.client.tenant.app.take_seat();
+            if self.app_seat.is_none() {
+                self.client.outbox.close(CloseReason::OverQuota);
+            }
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // Only if the transport's task ended without saying why, as it does when the runtime stops.
+        self.close(0);
+    }
+}

@@ -1,0 +1,8 @@
+//! The WebSocket transport: upgrades a request and runs one task that joins a socket, a session and an outbox.
+
+mod connection;
+mod handshake;
+mod inbound;
+mod outbound;
+
+pub use handshake::{Context, is_upgrade, upgrade};
