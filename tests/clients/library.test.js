@@ -175,15 +175,15 @@ test("is told that its data is too long, at exactly one byte too many", async ()
 
 test("is told what is wrong with a request", async () => {
   const requests = [
-    library.get({ path: "/channels", params: { info: "user_count" } }),
-    library.get({ path: `/channels/${unique("room")}/users` }),
-    library.get({ path: `/channels/${unique("room")}`, params: { info: "user_count" } }),
-    library.trigger("room", "pusher:fake", "hello"),
-    library.post({ path: "/events", body: { channels: ["room"], data: "" } }),
-    library.triggerBatch(Array.from({ length: 11 }, () => ({ channel: "room", name: "greet", data: "" }))),
+    () => library.get({ path: "/channels", params: { info: "user_count" } }),
+    () => library.get({ path: `/channels/${unique("room")}/users` }),
+    () => library.get({ path: `/channels/${unique("room")}`, params: { info: "user_count" } }),
+    () => library.trigger("room", "pusher:fake", "hello"),
+    () => library.post({ path: "/events", body: { channels: ["room"], data: "" } }),
+    () => library.triggerBatch(Array.from({ length: 11 }, () => ({ channel: "room", name: "greet", data: "" }))),
   ];
   for (const request of requests) {
-    const { status, body } = await refusal(request);
+    const { status, body } = await refusal(request());
     assert.equal(status, 400, body);
     assert.match(body, /^[^\n]+\n?$/, "one line of text");
   }

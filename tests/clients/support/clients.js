@@ -2,10 +2,13 @@
 
 import { createRequire } from "node:module";
 
-import { within } from "./deadline.js";
+import { DEADLINE_MS, within } from "./deadline.js";
 import { APP } from "./server.js";
 
 const require = createRequire(import.meta.url);
+
+// pusher-js 4 asks it whether this is React Native. Node has it since 21.
+globalThis.navigator ??= {};
 
 /** Every pusher-js that is tested, newest first. `users` is what 7.1 brought: sign-in, watchlists and counts. */
 export const VERSIONS = ["pusher-js", "pusher-js-7", "pusher-js-4"].map((name) => {
@@ -52,7 +55,7 @@ function report() {
 }
 
 /** The data of the next `event` that `emitter` (a client, a channel, a connection, a user) emits. */
-export function next(emitter, event, matches = () => true) {
+export function next(emitter, event, matches = () => true, milliseconds = DEADLINE_MS) {
   const found = new Promise((resolve) => {
     const callback = (data) => {
       if (!matches(data)) return;
@@ -61,7 +64,7 @@ export function next(emitter, event, matches = () => true) {
     };
     emitter.bind(event, callback);
   });
-  return within(found, () => `${event}; ${report()}`);
+  return within(found, () => `${event}; ${report()}`, milliseconds);
 }
 
 /** What `subscribe`, a function that takes a callback, passes to it first: the shape of Laravel Echo's listeners. */

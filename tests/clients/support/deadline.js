@@ -1,7 +1,7 @@
 // Waiting for something that has to happen: with a deadline, and with an error that names what did not.
 
 /** Generous, because nothing waits for it unless something is broken. */
-const DEADLINE_MS = 15_000;
+export const DEADLINE_MS = 15_000;
 
 /** What `promise` resolves to, or an error that says what was waited for; `what` is asked only then. */
 export function within(promise, what, milliseconds = DEADLINE_MS) {

@@ -85,6 +85,11 @@ export class Server {
     assert.equal(code, 0, `exit code after SIGTERM, with these logs:\n${this.#child.output}`);
   }
 
+  /** Ends it as a crash would. */
+  async crash() {
+    assert.equal(await this.#child.stop("SIGKILL"), "SIGKILL");
+  }
+
   /** Starts it again where its clients look for it. */
   async startAgain() {
     await this.#launch(this.address);

@@ -22,14 +22,17 @@ class Heard:
         return self
 
     def expect(self, event):
-        """The data of the next event, which must be this one; JSON is parsed."""
+        """The data of the next event, which must be this one; text that is JSON is parsed, as pusher-js does it."""
         try:
             self._seen.append(self._events.get(timeout=DEADLINE_S))
         except queue.Empty:
             raise AssertionError(f"waited {DEADLINE_S} s for {event}, after {self._seen}") from None
         name, data = self._seen[-1]
         assert name == event, f"expected {event}, but heard {self._seen}"
-        return json.loads(data) if isinstance(data, str) and data else data
+        try:
+            return json.loads(data)
+        except (TypeError, ValueError):
+            return data
 
 
 class Subscriber:
@@ -61,9 +64,8 @@ class Subscriber:
         self._in_callback(lambda: None)
 
     def close(self):
-        """Disconnects and waits for its thread."""
-        self.pusher.disconnect(timeout=DEADLINE_S)
-        assert not self.pusher.connection.is_alive(), "the thread of Pysher is still running"
+        """Disconnects. Its thread may notice late, because websocket-client does; nothing depends on it any more."""
+        self.pusher.disconnect(timeout=0)
 
     def _in_callback(self, function):
         """What `function` returns when Pysher's own thread runs it, in answer to a ping."""
