@@ -108,7 +108,7 @@ where
     F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
 {
     let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(deadline).pipeline_flush(true).max_buf_size(MAX_HEAD);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(deadline).max_buf_size(MAX_HEAD);
     builder.http2().timer(TokioTimer::new()).keep_alive_interval(deadline).max_header_list_size(MAX_HEAD as u32);
     let asked = AtomicBool::new(false);
     let service = service_fn(|request| {
