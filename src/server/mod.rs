@@ -140,5 +140,8 @@ fn max_connections(configured: u64) -> u64 {
     let Ok((open_files, _)) = rlimit::getrlimit(rlimit::Resource::NOFILE) else { return configured };
     let reserve = (open_files / 10).clamp(32, 1024);
     let possible = open_files.saturating_sub(reserve).max(1);
+    if configured > possible {
+        warn!(configured, possible, open_files, "server.max_connections is more than the open-file limit allows");
+    }
     if configured == 0 { possible } else { configured.min(possible) }
 }
