@@ -7,6 +7,8 @@ use serde::Deserialize;
 use serde_json::Value;
 use time::OffsetDateTime;
 
+use crate::protocol::SocketId;
+
 use super::super::output;
 
 /// One message: protocol §2.1.
@@ -64,9 +66,10 @@ impl<'a> Message<'a> {
     }
 
     /// Socket id and activity timeout in seconds, if this is the greeting.
-    pub(super) fn greeting(&self) -> Option<(String, u64)> {
+    pub(super) fn greeting(&self) -> Option<(SocketId, u64)> {
         let greeting: Greeting = serde_json::from_str(self.data.as_str()?).ok()?;
-        (self.event == "pusher:connection_established").then_some((greeting.socket_id, greeting.activity_timeout))
+        let socket_id = SocketId::parse(&greeting.socket_id).ok()??;
+        (self.event == "pusher:connection_established").then_some((socket_id, greeting.activity_timeout))
     }
 
     /// Code and reason, if this is an error that ends the connection.
@@ -133,7 +136,7 @@ mod tests {
     fn the_greeting_names_the_connection() {
         let text =
             r#"{"event":"pusher:connection_established","data":"{\"socket_id\":\"1.2\",\"activity_timeout\":30}"}"#;
-        assert_eq!(message(text).greeting(), Some(("1.2".to_owned(), 30)));
+        assert_eq!(message(text).greeting(), Some((SocketId::parse("1.2").unwrap().unwrap(), 30)));
         assert_eq!(message(r#"{"event":"other","data":"{}"}"#).greeting(), None);
     }
 

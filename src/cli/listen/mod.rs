@@ -13,6 +13,8 @@ use time::OffsetDateTime;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+use crate::protocol::SocketId;
+
 use super::signals::Signals;
 use super::target::{Target, TargetArgs};
 use super::{CliError, output};
@@ -29,8 +31,9 @@ const EXAMPLES: &str = r#"Examples:
   fanfare listen --sign-in 7 --watch 8,9
   fanfare listen my-channel --json --count 1
 
-Signs for private and presence channels itself, with the app's secret. Events go to standard output, one a line; what
-happens to the connection goes to standard error. Comes back after a disconnect unless the server forbids it."#;
+Signs for private and presence channels itself, with the app's secret.
+Events go to standard output, one a line; what happens to the connection goes
+to standard error. Comes back after a disconnect unless the server forbids it."#;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -90,7 +93,7 @@ impl Listener {
             let greeted = attempt.is_ok();
             greeted_once |= greeted;
             let end = match attempt {
-                Ok(connection) => self.converse(connection).await,
+                Ok((connection, socket_id)) => self.converse(connection, socket_id).await,
                 Err(error) => Err(error.into()),
             };
             let error = match end {
@@ -110,9 +113,9 @@ impl Listener {
     }
 
     /// Subscribes and prints, until enough events came or the user wants to stop.
-    async fn converse(&mut self, mut connection: Connection) -> Result<(), CliError> {
-        note(format_args!("connected to {} as {}", self.target.url, connection.socket_id()));
-        for message in self.wish.messages(&self.target, connection.socket_id()) {
+    async fn converse(&mut self, mut connection: Connection, socket_id: SocketId) -> Result<(), CliError> {
+        note(format_args!("connected to {} as {socket_id}", self.target.url));
+        for message in self.wish.messages(&self.target, socket_id) {
             connection.send(message).await?;
         }
         let mut progress = Progress::default();
