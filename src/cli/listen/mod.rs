@@ -43,7 +43,7 @@ pub(super) struct Args {
     /// Print each event as the JSON message that came.
     #[arg(long)]
     json: bool,
-    /// Print the protocol's own messages, too: confirmations, errors, pongs.
+    /// Print the protocol's own messages, too: confirmations, errors, counts, pongs.
     #[arg(long)]
     all: bool,
     /// End after this many events; the protocol's own messages do not count.
@@ -139,6 +139,7 @@ impl Listener {
         self.printer.print(&message, text)?;
         match &*message.event {
             "pusher_internal:subscription_succeeded" => note(format_args!("{}", message.subscribed())),
+            "pusher:cache_miss" => note(format_args!("{} has no event cached", message.channel())),
             "pusher:signin_success" => {
                 progress.signed_in = true;
                 note(format_args!("signed in as {}", self.wish.user().unwrap_or_default()));
@@ -149,7 +150,7 @@ impl Listener {
             }
             "pusher:error" => note(format_args!("the server says: {}", message.error())),
             "pusher:subscription_error" => {
-                progress.refused.extend(message.channel.map(std::borrow::Cow::into_owned));
+                progress.refused.insert(message.channel());
                 if self.wish.user().is_none() && self.wish.is_among(&progress.refused) {
                     return Err(ListenError::AllRefused.into());
                 }
