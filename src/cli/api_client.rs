@@ -149,7 +149,13 @@ pub(super) fn unreachable(server: &str, error: &(dyn Error + 'static)) -> CallEr
     if causes().any(refused) {
         return CallError::Refused(server.to_owned());
     }
-    let cause = causes().last().map_or_else(String::new, ToString::to_string);
+    let mut cause = causes().last().map_or_else(String::new, ToString::to_string);
+    // What TLS says to a plain server, and HTTP to one that speaks TLS.
+    if server.starts_with("https:") && cause.contains("corrupt message") {
+        cause.push_str("; is it an http:// server?");
+    } else if server.starts_with("http:") && cause.contains("invalid HTTP version") {
+        cause.push_str("; is it an https:// server?");
+    }
     CallError::Unreachable { url: server.to_owned(), cause }
 }
 

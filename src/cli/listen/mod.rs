@@ -85,6 +85,7 @@ impl Listener {
     async fn run(mut self) -> Result<(), CliError> {
         let stop = self.stop.clone();
         let mut greeted_once = false;
+        let mut last_error = String::new();
         loop {
             let attempt = tokio::select! {
                 attempt = Connection::open(&self.target) => attempt,
@@ -104,7 +105,12 @@ impl Listener {
                 Some(pause) if !self.once => pause,
                 _ => return Err(error.into()),
             };
-            note(format_args!("{error}; connecting again"));
+            // Once is enough while a server is down.
+            let error = error.to_string();
+            if greeted || error != last_error {
+                note(format_args!("{error}; connecting again"));
+            }
+            last_error = error;
             tokio::select! {
                 () = sleep(pause) => {}
                 () = stop.cancelled() => return Ok(()),
