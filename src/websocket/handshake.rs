@@ -115,9 +115,9 @@ fn no_handshake(request: &Request<Incoming>, error: &str) -> Response<Full<Bytes
     let mut response = Response::new(Full::from(format!("This is a WebSocket endpoint: {error}\n")));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-    *response.status_mut() = match request.method() {
-        &Method::GET if is_upgrade(request) => StatusCode::BAD_REQUEST,
-        &Method::GET => {
+    *response.status_mut() = match *request.method() {
+        Method::GET if is_upgrade(request) => StatusCode::BAD_REQUEST,
+        Method::GET => {
             headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
             headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
             StatusCode::UPGRADE_REQUIRED
