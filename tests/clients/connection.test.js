@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 
-import { connected, next, open, reason, settle, VERSIONS } from "./support/clients.js";
+import { connected, next, open, reason, settle, subscribe, VERSIONS } from "./support/clients.js";
 import { Server } from "./support/server.js";
 
 let server;
@@ -40,3 +40,14 @@ for (const { name, Pusher } of VERSIONS) {
     });
   });
 }
+
+test("the server is found below the path that it is configured with", async (t) => {
+  const server = await Server.start({ settings: { path_prefix: "/realtime" } });
+  t.after(() => server.stop());
+  const channel = await subscribe(open(t, server, { wsPath: "/realtime" }), "room");
+  const event = next(channel, "greet");
+  // The library knows no such option; its base URL is made of whatever is given as the host.
+  const library = server.library({ host: `${server.address}/realtime`, port: undefined });
+  await library.trigger("room", "greet", "hello");
+  assert.equal(await event, "hello");
+});

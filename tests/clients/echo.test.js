@@ -63,7 +63,8 @@ for (const broadcaster of ["pusher", "reverb"]) {
 
     test("listens to an event on a public and on a private channel", async (t) => {
       const echo = await open(t, "ann");
-      for (const channel of [echo.channel(unique("orders")), echo.private(unique("orders"))]) {
+      for (const kind of ["channel", "private"]) {
+        const channel = echo[kind](unique("orders"));
         const event = first("OrderShipped", (resolve) => channel.listen("OrderShipped", resolve));
         const named = first(".order.paid", (resolve) => channel.listen(".order.paid", resolve));
         await subscribed(channel);

@@ -34,11 +34,11 @@ export class Server {
   #args;
   #child;
 
-  /** `app` and `limits` are keys of `[[apps]]` and `[apps.limits]`. */
-  static async start({ app = {}, limits = {} } = {}) {
+  /** `app` holds keys of `[[apps]]`, `settings` those of `[server]`. */
+  static async start({ app = {}, settings = {} } = {}) {
     const server = new Server();
     const file = path.join(fs.mkdtempSync(path.join(os.tmpdir(), "fanfare-clients-")), "fanfare.toml");
-    fs.writeFileSync(file, toml({ ...APP, ...app }, limits));
+    fs.writeFileSync(file, toml({ ...APP, ...app }, settings));
     server.#args = ["serve", "--config", file, "--log-format", "json"];
     await server.#launch("127.0.0.1:0");
     return server;
@@ -109,18 +109,16 @@ function withoutSettings(environment) {
 }
 
 /** A JSON string, number or boolean is a TOML one, too. */
-function toml(app, limits) {
+function toml(app, settings) {
   const lines = (table) => Object.entries(table).map(([key, value]) => `${key} = ${JSON.stringify(value)}`);
   return [
-    "[admin]",
-    'listen = "127.0.0.1:0"',
     "[server]",
     // Long enough to close a handful of clients one after the other.
-    'drain_period = "2s"',
+    ...lines({ drain_period: "2s", ...settings }),
+    "[admin]",
+    'listen = "127.0.0.1:0"',
     "[[apps]]",
     ...lines(app),
-    "[apps.limits]",
-    ...lines(limits),
     "",
   ].join("\n");
 }
