@@ -71,6 +71,12 @@ impl Http {
         self.send(format!("GET {target} HTTP/1.1\r\nHost: test\r\n\r\n").as_bytes()).await
     }
 
+    /// Asks for readiness on a server that may be gone before it answers.
+    pub async fn try_ready(&mut self) -> Option<Response> {
+        self.wire.try_write(b"GET /ready HTTP/1.1\r\nHost: test\r\n\r\n").await.ok()?;
+        self.try_response().await
+    }
+
     /// The next answer.
     pub async fn response(&mut self) -> Response {
         within("answer", self.try_response()).await.expect("the server hung up instead of answering")

@@ -13,7 +13,7 @@ pub use api::{Api, Call, Encoding, Http, Response};
 pub use client::Client;
 pub use message::Message;
 pub use server::{Dial, TestServer};
-pub use wire::{Frame, Item, Opcode, Wire};
+pub use wire::{Item, Opcode, Wire, head, masked, unmasked};
 
 /// How long a test waits for something that should arrive before it fails.
 pub const DEADLINE: Duration = Duration::from_secs(5);
