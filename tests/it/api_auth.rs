@@ -215,11 +215,8 @@ async fn the_hex_of_a_signature_may_be_upper_case() {
     for wrong in [signature[..62].to_owned(), format!("{signature}00"), format!(" {signature}"), "zz".repeat(32)] {
         let call = Call { signature: Some(wrong), encoding: Encoding::Percent, ..call.clone() };
         let target = call.target().replace(' ', "%20");
-        let mut request = format!(
-            "POST {target} HTTP/1.1\r\nHost: test\r\nContent-Length: {}\r\n\r\n",
-            call.body.len()
-        )
-        .into_bytes();
+        let mut request =
+            format!("POST {target} HTTP/1.1\r\nHost: test\r\nContent-Length: {}\r\n\r\n", call.body.len()).into_bytes();
         request.extend(&call.body);
         api.http.send(&request).await.error(401);
     }

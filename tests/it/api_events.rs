@@ -152,10 +152,7 @@ async fn the_answer_tells_what_was_asked_and_nothing_else() {
                 "empty": { "subscription_count": 0 }
             } }),
         ),
-        (
-            json!("user_count"),
-            json!({ "channels": { "room": {}, "presence-room": { "user_count": 1 }, "empty": {} } }),
-        ),
+        (json!("user_count"), json!({ "channels": { "room": {}, "presence-room": { "user_count": 1 }, "empty": {} } })),
     ];
     for (info, expected) in rows {
         let channels = ["room", "presence-room", "empty", "room"];

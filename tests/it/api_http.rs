@@ -122,8 +122,11 @@ async fn content_types_and_informational_headers_do_not_matter() {
     let server = TestServer::start().await;
     let mut http = server.http().await;
     let bytes = String::from_utf8(event("greet").bytes()).unwrap();
-    for header in ["Content-Type: text/plain\r\n", "", "Content-Type: application/json; charset=utf-8\r\nX-Pusher-Library: x 1\r\n"]
-    {
+    for header in [
+        "Content-Type: text/plain\r\n",
+        "",
+        "Content-Type: application/json; charset=utf-8\r\nX-Pusher-Library: x 1\r\n",
+    ] {
         let request = bytes.replace("Content-Type: application/json\r\n", header);
         http.send(request.as_bytes()).await.ok();
     }
@@ -139,10 +142,9 @@ async fn a_body_may_come_in_chunks_or_byte_by_byte() {
     client.subscribe("room").await;
     let mut http = server.http().await;
     let call = event("chunked");
-    let head = call.head(call.body.len()).replace(
-        &format!("Content-Length: {}", call.body.len()),
-        "Transfer-Encoding: chunked",
-    );
+    let head = call
+        .head(call.body.len())
+        .replace(&format!("Content-Length: {}", call.body.len()), "Transfer-Encoding: chunked");
     http.wire.write(head.as_bytes()).await;
     for part in call.body.chunks(7) {
         http.wire.write(format!("{:x}\r\n", part.len()).as_bytes()).await;
@@ -224,13 +226,11 @@ async fn heads_bodies_and_idle_connections_have_their_time() {
     for (what, http) in [("head", &mut head), ("body", &mut body), ("idle", &mut idle), ("silent", &mut silent)] {
         // With or without a word about it, but soon.
         let answer = tokio::time::timeout(DEADLINE, http.try_response()).await;
-        match answer.unwrap_or_else(|_| panic!("{what}: still open after {:?}", started.elapsed())) {
-            Some(response) => {
-                assert_eq!(response.status, 408, "{what}: {}", response.head);
-                let end = tokio::time::timeout(DEADLINE, http.try_response()).await;
-                assert!(end.unwrap_or_else(|_| panic!("{what}: answered, but still open")).is_none(), "{what}");
-            }
-            None => {}
+        let answer = answer.unwrap_or_else(|_| panic!("{what}: still open after {:?}", started.elapsed()));
+        if let Some(response) = answer {
+            assert_eq!(response.status, 408, "{what}: {}", response.head);
+            let end = tokio::time::timeout(DEADLINE, http.try_response()).await;
+            assert!(end.unwrap_or_else(|_| panic!("{what}: answered, but still open")).is_none(), "{what}");
         }
     }
     assert!(started.elapsed() >= Duration::from_millis(900), "cut off after {:?}", started.elapsed());
@@ -267,7 +267,8 @@ async fn cleartext_http_2_is_spoken_on_the_same_port() {
             .unwrap()
     };
     for n in 0..10 {
-        let answer = within("answer", sender.clone().send_request(request(&event(&format!("event-{n}"))))).await.unwrap();
+        let answer =
+            within("answer", sender.clone().send_request(request(&event(&format!("event-{n}"))))).await.unwrap();
         assert_eq!(answer.status(), 200);
         assert_eq!(answer.headers()["content-type"], "application/json");
         assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "{}");

@@ -16,7 +16,8 @@ async fn a_user_without_connections_is_terminated_all_the_same() {
 async fn the_id_in_the_path_is_decoded() {
     let server = TestServer::start().await;
     let mut api = server.api().await;
-    for (id, segment) in [("a b", "a%20b"), ("ü/😀", "%C3%BC%2F%F0%9F%98%80"), ("7@x", "7@x"), ("a+b", "a+b"), ("%41", "%2541")]
+    for (id, segment) in
+        [("a b", "a%20b"), ("ü/😀", "%C3%BC%2F%F0%9F%98%80"), ("7@x", "7@x"), ("a+b", "a+b"), ("%41", "%2541")]
     {
         let mut client = server.sign_in(id).await;
         client.label(segment);

@@ -143,7 +143,8 @@ async fn other_names_are_refused_and_the_connection_lives() {
     let mut client = server.connect().await;
     let long = "x".repeat(165);
     let long_private = format!("private-{}", "x".repeat(157));
-    let names = ["two words", "réunion", "a/b", "a:b", "a+b", "a%20b", "a#b", "a\nb", "a\u{0}b", "'", &long, &long_private];
+    let names =
+        ["two words", "réunion", "a/b", "a:b", "a+b", "a%20b", "a#b", "a\nb", "a\u{0}b", "'", &long, &long_private];
     for name in names {
         client.label(name);
         client.send(client.subscription(name)).await;

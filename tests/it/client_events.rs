@@ -55,9 +55,14 @@ async fn a_string_is_forwarded_unchanged_and_anything_else_as_json_text() {
 #[tokio::test]
 async fn every_private_or_presence_kind_carries_client_events() {
     let server = server().await;
-    for channel in
-        ["private-a", "private-encrypted-a", "private-cache-a", "private-encrypted-cache-a", "presence-a", "presence-cache-a"]
-    {
+    for channel in [
+        "private-a",
+        "private-encrypted-a",
+        "private-cache-a",
+        "private-encrypted-cache-a",
+        "presence-a",
+        "presence-cache-a",
+    ] {
         let (mut sender, mut receiver) = (server.connect().await, server.connect().await);
         for (client, id) in [(&mut sender, "7"), (&mut receiver, "8")] {
             if channel.starts_with("presence-") {
@@ -118,9 +123,7 @@ async fn client_events_are_off_by_default() {
     let (mut sender, mut receiver) = pair(&server, "private-room").await;
     sender.send_event("private-room", "client-a", json!({})).await;
     sender
-        .expect_error(
-            "To send client events, you must enable this feature in the Settings page of your dashboard.",
-        )
+        .expect_error("To send client events, you must enable this feature in the Settings page of your dashboard.")
         .await;
     sender.expect_silence().await;
     receiver.expect_silence().await;
@@ -184,9 +187,7 @@ async fn ten_events_a_second_pass_and_the_eleventh_is_refused_with_4301() {
     sender.subscribe_private("private-b").await;
     receiver.subscribe_private("private-b").await;
     // The budget is one for all channels.
-    let event = |n: usize| {
-        json!({ "event": "client-a", "channel": ["private-a", "private-b"][n % 2], "data": n.to_string() })
-    };
+    let event = |n: usize| json!({ "event": "client-a", "channel": (["private-a", "private-b"][n % 2]), "data": n.to_string() });
     let burst: Vec<_> = (0..15).map(event).collect();
     sender.send_all(&burst).await;
     for n in 0..10 {

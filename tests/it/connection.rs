@@ -337,7 +337,8 @@ async fn connections_that_stay_unauthorised_are_closed_and_authorised_ones_live_
 #[tokio::test]
 async fn a_client_that_says_goodbye_is_answered_in_kind() {
     let server = TestServer::start().await;
-    for (code, payload) in [(Some(1000), 1000_u16.to_be_bytes().to_vec()), (Some(4321), b"\x10\xe1bye".to_vec()), (None, vec![])]
+    for (code, payload) in
+        [(Some(1000), 1000_u16.to_be_bytes().to_vec()), (Some(4321), b"\x10\xe1bye".to_vec()), (None, vec![])]
     {
         let mut client = server.connect().await;
         client.send_control(Opcode::Close, &payload).await;
@@ -407,7 +408,10 @@ async fn an_upgrade_is_understood_however_its_headers_are_written() {
     http.wire.write(request.as_bytes()).await;
     let head = http.wire.head().await.expect("an answer");
     assert!(head.starts_with("HTTP/1.1 101"), "{head}");
-    assert!(!head.to_lowercase().contains("permessage-deflate"), "compression was not asked for in a form we test: {head}");
+    assert!(
+        !head.to_lowercase().contains("permessage-deflate"),
+        "compression was not asked for in a form we test: {head}"
+    );
     assert!(matches!(http.wire.item().await, Item::Text(text) if text.contains("connection_established")));
 }
 

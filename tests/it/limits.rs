@@ -27,9 +27,11 @@ fn event(channel: &str, name: &str, data: &str) -> Value {
 
 #[tokio::test]
 async fn channel_names_may_have_164_characters_or_as_configured() {
-    for (limit, server) in
-        [(164, TestServer::start().await), (200, with(|limits| limits.channel_name_length = 200).await), (20, with(|limits| limits.channel_name_length = 20).await)]
-    {
+    for (limit, server) in [
+        (164, TestServer::start().await),
+        (200, with(|limits| limits.channel_name_length = 200).await),
+        (20, with(|limits| limits.channel_name_length = 20).await),
+    ] {
         let mut client = server.connect().await;
         let (fits, long) = (format!("private-{}", "x".repeat(limit - 8)), format!("private-{}", "x".repeat(limit - 7)));
         client.subscribe_private(&fits).await;
@@ -196,7 +198,7 @@ async fn the_length_of_a_watchlist_is_configurable() {
     let server = with(|limits| limits.watchlist_length = 2).await;
     let mut client = server.connect().await;
     client.sign_in_as(r#"{"id":"7","watchlist":["a","b","c"]}"#).await;
-    let mut seen = vec![client.next().await, client.next().await];
+    let mut seen = [client.next().await, client.next().await];
     seen.sort_by_key(|message| message.event() != "pusher:error");
     assert_eq!(seen[0].json["data"]["code"], 4302);
     assert_eq!(seen[0].error(), "Watchlist limit exceeded. Only the first 2 user IDs are accepted.");

@@ -355,8 +355,15 @@ async fn ugly_targets_are_answered() {
     let server = TestServer::start().await;
     let mut http = server.http().await;
     let long = format!("/apps/42/channels/{}", "x".repeat(5000));
-    for target in ["/apps/42/channels/%", "/apps/42/channels/%ff%fe", "/apps/%zz/events", "/%00", "//", "/apps/42/channels?&&==&a", &long]
-    {
+    for target in [
+        "/apps/42/channels/%",
+        "/apps/42/channels/%ff%fe",
+        "/apps/%zz/events",
+        "/%00",
+        "//",
+        "/apps/42/channels?&&==&a",
+        &long,
+    ] {
         let response = http.get(target).await;
         assert!((400..500).contains(&response.status), "{target}: {}", response.head);
     }

@@ -77,10 +77,10 @@ async fn new_connections_are_refused_while_the_last_requests_finish() {
         assert!(head.as_ref().is_none_or(|head| !head.starts_with("HTTP/1.1 101")), "{head:?}");
     }
     // A load balancer is told, as long as there is anybody to tell it.
-    if let Ok(stream) = TcpStream::connect(server.admin).await {
-        if let Some(response) = within("answer", Http::new(Wire::over(stream)).try_ready()).await {
-            assert_eq!(response.status, 503, "{}", response.head);
-        }
+    if let Ok(stream) = TcpStream::connect(server.admin).await
+        && let Some(response) = within("answer", Http::new(Wire::over(stream)).try_ready()).await
+    {
+        assert_eq!(response.status, 503, "{}", response.head);
     }
     http.send(&call.body).await.ok();
     server.stopped().await;

@@ -12,7 +12,9 @@ async fn server() -> TestServer {
 
 async fn expect_count(client: &mut Client, channel: &str, count: u64) {
     let data = json!({ "subscription_count": count }).to_string();
-    client.expect_json(json!({ "event": "pusher_internal:subscription_count", "channel": channel, "data": data })).await;
+    client
+        .expect_json(json!({ "event": "pusher_internal:subscription_count", "channel": channel, "data": data }))
+        .await;
 }
 
 #[tokio::test]

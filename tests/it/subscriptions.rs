@@ -41,7 +41,9 @@ async fn data_may_be_a_string_that_contains_the_object() {
 async fn unknown_keys_and_key_order_do_not_matter() {
     let server = TestServer::start().await;
     let mut client = server.connect().await;
-    client.send_text(r#" { "extra": {"a": 1}, "data": {"x": null, "channel": "room"}, "event": "pusher:subscribe" } "#).await;
+    client
+        .send_text(r#" { "extra": {"a": 1}, "data": {"x": null, "channel": "room"}, "event": "pusher:subscribe" } "#)
+        .await;
     client.expect_success("room").await;
     client.send_text(r#"{"event":"pusher:subscribe","data":{"channel":"\u0061bc"}}"#).await;
     client.expect_success("abc").await;
@@ -73,10 +75,8 @@ async fn a_wrong_signature_is_refused_in_three_messages() {
     let mut client = server.connect().await;
     let request = json!({ "auth": format!("{KEY}:bad"), "channel": "private-room" });
     client.send(json!({ "event": "pusher:subscribe", "data": request })).await;
-    let text = format!(
-        "Invalid signature: Expected HMAC SHA256 hex digest of {}:private-room, but got bad",
-        client.socket_id
-    );
+    let text =
+        format!("Invalid signature: Expected HMAC SHA256 hex digest of {}:private-room, but got bad", client.socket_id);
     client.expect_json(json!({ "event": "pusher:error", "data": { "code": null, "message": text } })).await;
     let second = client.expect_on("private-room", "pusher:subscription_error").await;
     assert_eq!(second.data(), json!({ "type": "AuthError", "error": text, "status": 401 }));
@@ -128,7 +128,9 @@ async fn a_refusal_never_tells_the_right_signature_or_the_secret() {
     let server = TestServer::with_app(|app| app.debug = true).await;
     let mut client = server.connect().await;
     let right = sign::hmac(SECRET, &format!("{}:private-room", client.socket_id));
-    client.send(json!({ "event": "pusher:subscribe", "data": { "auth": format!("{KEY}:0"), "channel": "private-room" } })).await;
+    client
+        .send(json!({ "event": "pusher:subscribe", "data": { "auth": format!("{KEY}:0"), "channel": "private-room" } }))
+        .await;
     let text = client.expect_rejection("private-room", "AuthError", 401).await;
     assert!(!text.contains(&right) && !text.contains(SECRET), "{text}");
 }
@@ -201,10 +203,7 @@ async fn subscribing_twice_is_an_error_and_changes_nothing() {
     client.send(client.subscription("room")).await;
     client.expect_error("Existing subscription to channel room").await;
     client.expect_silence().await;
-    assert_eq!(
-        api.channel("room", "subscription_count").await,
-        json!({ "occupied": true, "subscription_count": 1 })
-    );
+    assert_eq!(api.channel("room", "subscription_count").await, json!({ "occupied": true, "subscription_count": 1 }));
     api.trigger("room", "greet", "once").await;
     client.expect_event("room", "greet", "once").await;
     client.expect_silence().await;
@@ -255,9 +254,7 @@ async fn messages_of_one_connection_are_handled_in_their_order() {
     let unsubscribe = json!({ "event": "pusher:unsubscribe", "data": { "channel": "private-room" } });
     let subscribe = client.subscription("private-room");
     let ping = json!({ "event": "pusher:ping" });
-    client
-        .send_all(&[unsubscribe.clone(), subscribe.clone(), ping, subscribe.clone(), unsubscribe, subscribe])
-        .await;
+    client.send_all(&[unsubscribe.clone(), subscribe.clone(), ping, subscribe.clone(), unsubscribe, subscribe]).await;
     client.expect_error("No current subscription to channel private-room, or subscription in progress").await;
     client.expect_success("private-room").await;
     client.expect("pusher:pong").await;
@@ -351,8 +348,5 @@ async fn apps_do_not_hear_each_other() {
     api.trigger("room", "greet", "{}").await;
     own.expect_event("room", "greet", "{}").await;
     other.expect_silence().await;
-    assert_eq!(
-        api.channel("room", "subscription_count").await,
-        json!({ "occupied": true, "subscription_count": 1 })
-    );
+    assert_eq!(api.channel("room", "subscription_count").await, json!({ "occupied": true, "subscription_count": 1 }));
 }

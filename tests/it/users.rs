@@ -103,7 +103,8 @@ async fn user_data_must_be_an_object_with_a_text_as_id() {
 async fn a_sign_in_without_its_parts_is_an_error() {
     let server = TestServer::start().await;
     let mut client = server.connect().await;
-    for data in [Value::Null, json!({}), json!([]), json!("x"), json!({ "auth": 7, "user_data": 7 }), json!({ "auth": "a:b" })]
+    for data in
+        [Value::Null, json!({}), json!([]), json!("x"), json!({ "auth": 7, "user_data": 7 }), json!({ "auth": "a:b" })]
     {
         client.label(&data.to_string());
         client.send(json!({ "event": "pusher:signin", "data": data })).await;

@@ -237,7 +237,8 @@ impl Call {
 
     /// The request's head for a body of this length.
     pub fn head(&self, length: usize) -> String {
-        let length = if length > 0 || self.method != "GET" { format!("Content-Length: {length}\r\n") } else { "".into() };
+        let length =
+            if length > 0 || self.method != "GET" { format!("Content-Length: {length}\r\n") } else { "".into() };
         format!(
             "{} {} HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n{length}{}\r\n",
             self.method,
@@ -300,8 +301,7 @@ impl Api {
 
     /// Publishes an event on one channel for everybody but one connection.
     pub async fn trigger_except(&mut self, channel: &str, event: &str, data: &str, socket_id: &str) {
-        let body =
-            serde_json::json!({ "name": event, "channels": [channel], "data": data, "socket_id": socket_id });
+        let body = serde_json::json!({ "name": event, "channels": [channel], "data": data, "socket_id": socket_id });
         self.post("/events", &body).await.ok();
     }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 pub use api::{Api, Call, Encoding, Http, Response};
 pub use client::Client;
 pub use message::Message;
-pub use server::{Dial, TestServer};
+pub use server::TestServer;
 pub use wire::{Item, Opcode, Wire, head, masked, unmasked};
 
 /// How long a test waits for something that should arrive before it fails.

@@ -41,11 +41,7 @@ fn the_tests_sign_channels_and_users_as_published() {
             "4708d583dada6a56435fb8bc611c77c359a31eebde13337c16ab43aa6de336ba",
         ),
         (node, "123.456:test", "efa6cf7644a0b35cba36aa0f776f3cbf7bb60e95ea2696bde1dbe8403b61bd7c"),
-        (
-            node,
-            r#"1.1::user::{"id":"ą§¶™€łü€ß£"}"#,
-            "620494cee53d6c568b49598313194088afda37218f0d059af03c0c898ed61ff4",
-        ),
+        (node, r#"1.1::user::{"id":"ą§¶™€łü€ß£"}"#, "620494cee53d6c568b49598313194088afda37218f0d059af03c0c898ed61ff4"),
     ];
     for (secret, text, expected) in rows {
         assert_eq!(hmac(secret, text), expected, "{text}");
