@@ -195,7 +195,6 @@ async fn unknown_parameters_are_refused_in_the_query_and_ignored_in_the_body() {
     client.expect_event("room", "greet", "{}").await;
     let text = "The following query string parameters are extraneous: foo";
     assert_eq!(api.call(&Call::post("/apps/42/events", &body).with("foo", "1")).await.error(400), text);
-    assert_eq!(api.get("/channels", &[("foo", "")]).await.error(400), text);
     client.expect_silence().await;
 }
 
@@ -225,7 +224,8 @@ fn invalid_events() -> Vec<(Value, Option<&'static str>)> {
         (with("channel", json!("two words")), Some("Invalid channel name: two words")),
         (with("channel", json!("room#")), Some("Invalid channel name: room#")),
         (with("channel", json!("#room")), Some("Invalid channel name: #room")),
-        (with("channel", json!("#server-to-user-")), Some("Invalid channel name: #server-to-user-")),
+        (with("channel", json!("#server-to-user-")), None),
+        (with("channel", json!(format!("#server-to-user-{}", "x".repeat(129)))), None),
         (with("channel", json!("")), None),
         (with("socket_id", json!("12")), Some("Invalid socket_id: 12")),
         (with("socket_id", json!("1.2.3")), Some("Invalid socket_id: 1.2.3")),

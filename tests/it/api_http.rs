@@ -72,7 +72,6 @@ async fn unknown_paths_are_404_and_other_methods_405() {
     let mut api = server.api().await;
     let body = json!({});
     for path in [
-        "/",
         "/apps",
         "/apps/42",
         "/apps/42/",

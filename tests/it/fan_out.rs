@@ -44,7 +44,6 @@ async fn a_thousand_connections_get_fifty_events_a_second_without_loss_and_in_or
         api.trigger("room", "tick", &json!({ "n": n, "padding": "x".repeat(200) }).to_string()).await;
     }
     readers.join_all().await;
-    assert_eq!(api.channel("room", "").await["occupied"], false);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -5,7 +5,7 @@
 use fanfare::config::Limits;
 use serde_json::{Value, json};
 
-use crate::support::{Client, Http, Response, TestServer};
+use crate::support::{Http, Response, TestServer};
 
 const TOO_LARGE: &str = "The data content of this event exceeds the allowed maximum";
 
@@ -40,7 +40,8 @@ async fn channel_names_may_have_164_characters_or_as_configured() {
         publish(&server, event(&fits, "greet", "{}")).await.ok();
         client.expect_event(&fits, "greet", "{}").await;
         let response = publish(&server, event(&long, "greet", "{}")).await;
-        assert_eq!(response.error(400), format!("Invalid channel name: {long}"));
+        let text = response.error(400);
+        assert!(text.starts_with(&format!("Invalid channel name: {long}")), "{text}");
     }
 }
 
@@ -102,11 +103,14 @@ async fn the_texts_about_large_data_are_those_that_clients_know() {
     let server = with(|_| {}).await;
     let text = "The data content of this event exceeds the allowed maximum (10240 bytes). \
                 See https://pusher.com/docs/channels/server_api/http-api#publishing-events for more info";
-    assert_eq!(publish(&server, event("room", "greet", &"x".repeat(10_241))).await.error(413), text);
+    let response = publish(&server, event("room", "greet", &"x".repeat(10_241))).await;
+    // What follows is our own: the name of the setting.
+    assert!(response.error(413).starts_with(text), "{}", response.body);
     let mut client = server.connect().await;
     client.subscribe_private("private-room").await;
     client.send_event("private-room", "client-a", json!("x".repeat(10_241))).await;
-    client.expect_error(text).await;
+    let shown = client.expect_some_error().await;
+    assert!(shown.starts_with(text), "{shown}");
 }
 
 #[tokio::test]
@@ -117,7 +121,8 @@ async fn an_event_may_go_to_100_channels_or_as_configured() {
         let names: Vec<_> = (0..=limit).map(|n| format!("room-{n}")).collect();
         let body = |names: &[String]| json!({ "name": "greet", "channels": names, "data": "{}" });
         let response = publish(&server, body(&names)).await;
-        assert_eq!(response.error(400), format!("Cannot publish to more than {limit} channels"));
+        let text = response.error(400);
+        assert!(text.starts_with(&format!("Cannot publish to more than {limit} channels")), "{text}");
         client.expect_silence().await;
         publish(&server, body(&names[..limit])).await.ok();
         client.expect_event(&format!("room-{}", limit - 1), "greet", "{}").await;
@@ -250,24 +255,9 @@ async fn subscriptions_are_unlimited_unless_configured() {
     client.subscribe_private("private-b").await;
     client.send(client.subscription("c")).await;
     client.expect_some_error().await;
-    while let Some(message) = next_before_pong(&mut client).await {
-        assert!(message.ends_with(":subscription_error"), "{message}");
-    }
+    client.expect_only_rejections().await;
     client.leave("a").await;
     client.subscribe("c").await;
-}
-
-/// The next event that is already on its way, if any; each call sends one ping.
-async fn next_before_pong(client: &mut Client) -> Option<String> {
-    client.send(json!({ "event": "pusher:ping" })).await;
-    let mut first = None;
-    loop {
-        let message = client.next().await;
-        if message.event() == "pusher:pong" {
-            return first;
-        }
-        first = Some(message.event().to_owned());
-    }
 }
 
 #[tokio::test]

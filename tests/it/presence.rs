@@ -151,6 +151,7 @@ async fn the_info_of_the_first_arrival_stays_until_the_user_has_left() {
     let mut bob = server.connect().await;
     assert_eq!(bob.join(ROOM, "bob").await.data()["presence"]["hash"]["7"], json!({ "v": 1 }));
     ann.expect_on(ROOM, ADDED).await;
+    second.expect_on(ROOM, ADDED).await;
     second.leave(ROOM).await;
     ann.expect_on(ROOM, REMOVED).await;
     second.join_as(ROOM, r#"{"user_id":"7","user_info":{"v":3}}"#).await;

@@ -95,12 +95,9 @@ async fn clients_that_do_not_answer_do_not_hold_the_server_up() {
     let asked = Instant::now();
     server.stop();
     client.expect_unanswered_close(4200).await;
-    tokio::time::timeout(2 * DEADLINE, async {
-        server.stopped().await;
-    })
-    .await
-    .expect("run() to return");
-    assert!(asked.elapsed() < Duration::from_secs(8), "took {:?} with a drain period of 1 s", asked.elapsed());
+    server.stopped_within(2 * DEADLINE).await;
+    // The drain period, and at most the five seconds of a closing handshake.
+    assert!(asked.elapsed() < Duration::from_secs(7), "took {:?} with a drain period of 1 s", asked.elapsed());
 }
 
 #[tokio::test]

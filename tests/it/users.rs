@@ -34,7 +34,7 @@ async fn a_sign_in_may_be_encoded_twice() {
 
 #[tokio::test]
 async fn a_wrong_token_is_refused_and_the_connection_lives() {
-    let server = TestServer::with_app(|app| app.debug = true).await;
+    let server = TestServer::start().await;
     let mut client = server.connect().await;
     let user_data = r#"{"id":"7"}"#;
     let sid = client.socket_id.clone();

@@ -179,6 +179,19 @@ impl Client {
         self.expect_json(json!({ "event": "pusher:pong", "data": "{}" })).await;
     }
 
+    /// Proves that nothing is on its way but what may follow the error about a refused subscription.
+    pub async fn expect_only_rejections(&mut self) {
+        self.send(json!({ "event": "pusher:ping", "data": {} })).await;
+        loop {
+            let message = self.next().await;
+            match message.event() {
+                "pusher:pong" => return,
+                "pusher:subscription_error" | "pusher_internal:subscription_error" => {}
+                _ => self.fail("expected nothing but the events of a refused subscription"),
+            }
+        }
+    }
+
     /// Waits until the server has worked off everything this connection has sent.
     pub async fn settle(&mut self) {
         self.expect_silence().await;

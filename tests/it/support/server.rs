@@ -8,7 +8,7 @@ use fanfare::{Config, Server};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use super::{APP_ID, Api, Client, Http, KEY, SECRET, Wire, within};
+use super::{APP_ID, Api, Client, DEADLINE, Http, KEY, SECRET, Wire, within};
 
 /// A running server. Dropping it asks it to stop.
 pub struct TestServer {
@@ -94,7 +94,13 @@ impl TestServer {
 
     /// Waits until `run` has returned.
     pub async fn stopped(&mut self) {
-        within("return of run()", &mut self.running).await.unwrap();
+        self.stopped_within(DEADLINE).await;
+    }
+
+    /// Waits until `run` has returned, for this long.
+    pub async fn stopped_within(&mut self, time: Duration) {
+        let running = tokio::time::timeout(time, &mut self.running).await;
+        running.unwrap_or_else(|_| panic!("run() has not returned within {time:?}")).unwrap();
     }
 
     /// True once `run` has returned.
