@@ -380,4 +380,11 @@ async fn authentication_comes_before_any_other_judgement() {
     }
     let call = Call { secret: "wrong".to_owned(), ..Call::new("POST", &path("/events"), b"not JSON") };
     api.call(&call).await.error(401);
+    // Only what can be judged without knowing who asks comes earlier.
+    let large = json!({ "padding": "x".repeat(1024 * 1024) });
+    let call = Call { secret: "wrong".to_owned(), ..Call::post(&path("/events"), &large) };
+    api.call(&call).await.error(413);
+    let mut http = server.http().await;
+    http.get("/nowhere").await.error(404);
+    http.get(&path("/events")).await.error(405);
 }

@@ -41,7 +41,7 @@ async fn channel_names_may_have_164_characters_or_as_configured() {
         client.expect_event(&fits, "greet", "{}").await;
         let response = publish(&server, event(&long, "greet", "{}")).await;
         let text = response.error(400);
-        assert!(text.starts_with(&format!("Invalid channel name: {long}")), "{text}");
+        assert!(text.starts_with("Invalid channel name: private-xxx"), "{text}");
     }
 }
 

@@ -336,6 +336,25 @@ async fn a_head_without_end_is_cut_off() {
 }
 
 #[tokio::test]
+async fn a_client_that_vanishes_inside_a_message_leaves_its_channels() {
+    let server = TestServer::start().await;
+    let mut ann = server.join("presence-room", "ann").await;
+    for length in [1, 5, 10] {
+        let mut bob = server.join("presence-room", "bob").await;
+        ann.expect_on("presence-room", "pusher_internal:member_added").await;
+        bob.wire.write(&wire_masked(r#"{"event":"pusher:ping"}"#)[..length]).await;
+        drop(bob);
+        ann.expect_on("presence-room", "pusher_internal:member_removed").await;
+        // Half-closed is as good as gone.
+        let mut carl = server.join("presence-room", "carl").await;
+        ann.expect_on("presence-room", "pusher_internal:member_added").await;
+        carl.wire.finish().await;
+        ann.expect_on("presence-room", "pusher_internal:member_removed").await;
+    }
+    fresh_client_is_served(&server).await;
+}
+
+#[tokio::test]
 async fn a_flood_of_errors_is_answered_one_by_one() {
     let server = TestServer::start().await;
     let mut client = server.connect().await;

@@ -44,7 +44,7 @@ async fn an_idle_server_stops_at_once() {
 
 #[tokio::test]
 async fn a_request_under_way_is_finished() {
-    let mut server = TestServer::with(|config| config.server.drain_period = Duration::from_secs(10)).await;
+    let mut server = TestServer::with(|config| config.server.drain_period = Duration::from_secs(3)).await;
     let mut http = server.http().await;
     let mut client = server.connect().await;
     let call = Call::post("/apps/42/events", &json!({ "name": "greet", "channel": "room", "data": "{}" }));
@@ -61,7 +61,7 @@ async fn a_request_under_way_is_finished() {
 
 #[tokio::test]
 async fn new_connections_are_refused_while_the_last_requests_finish() {
-    let mut server = TestServer::with(|config| config.server.drain_period = Duration::from_secs(10)).await;
+    let mut server = TestServer::with(|config| config.server.drain_period = Duration::from_secs(3)).await;
     let mut http = server.http().await;
     let mut client = server.connect().await;
     let call = Call::post("/apps/42/events", &json!({ "name": "greet", "channel": "room", "data": "{}" }));

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::net::TcpSocket;
 
-use crate::support::{Item, Message, TestServer, Wire};
+use crate::support::{Item, Message, Opcode, TestServer, Wire, masked, wire_masked};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_stops_reading_is_closed_with_4100_and_the_others_get_everything() {
@@ -84,4 +84,41 @@ async fn a_busy_client_that_reads_is_left_alone() {
         client.expect_event("room", "tick", &data).await;
     }
     client.expect_silence().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_asks_without_reading_the_answers_does_not_fill_the_memory() {
+    let server = TestServer::with_app(|app| app.limits.outbox = 64 * 1024).await;
+    let questions = [
+        wire_masked(r#"{"event":"pusher:ping"}"#).repeat(500),
+        wire_masked("not JSON").repeat(500),
+        masked(true, Opcode::Ping as u8, &[b'x'; 125]).repeat(100),
+    ];
+    for question in questions {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        let mut wire = Wire::over(socket.connect(server.addr).await.unwrap());
+        wire.write(server.dial().request().as_bytes()).await;
+        let mut asked = 0;
+        // Either the server hangs up, or it stops reading.
+        while let Ok(Ok(())) = tokio::time::timeout(Duration::from_secs(1), wire.try_write(&question)).await {
+            asked += question.len();
+            assert!(asked < 100_000_000, "{asked} bytes of questions were taken without an answer being read");
+        }
+        let mut other = server.connect().await;
+        other.subscribe("room").await;
+    }
+}
+
+#[tokio::test]
+async fn an_old_client_that_is_too_slow_hears_the_error_first() {
+    let server = TestServer::with_app(|app| app.limits.outbox = 1000).await;
+    let mut old = server.dial().protocol(5).connect().await;
+    let mut new = server.connect().await;
+    old.subscribe("room").await;
+    new.subscribe("room").await;
+    // More than waits for anybody, in one piece.
+    server.api().await.trigger("room", "greet", &"x".repeat(2000)).await;
+    assert_eq!(old.expect_fatal(4100, true).await, "Over capacity");
+    assert_eq!(new.expect_fatal(4100, false).await, "Over capacity");
 }

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use tokio::task::JoinSet;
 
 use crate::support::{Client, TestServer};
 
@@ -141,4 +142,36 @@ async fn above_the_threshold_counts_come_once_per_interval_and_end_with_the_trut
     let allowed = 2 + started.elapsed().as_millis() / INTERVAL.as_millis();
     assert!(messages <= allowed, "{messages} counts in {:?}", started.elapsed());
     observer.expect_silence().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn after_a_rush_everybody_knows_the_same_count() {
+    const CLIENTS: u64 = 40;
+    let server = server().await;
+    let mut joining = JoinSet::new();
+    for _ in 0..CLIENTS {
+        let dial = server.dial();
+        joining.spawn(async move {
+            let mut client = dial.connect().await;
+            client.subscribe("room").await;
+            client
+        });
+    }
+    for mut client in joining.join_all().await {
+        let mut last = 0;
+        client.send(json!({ "event": "pusher:ping" })).await;
+        loop {
+            let message = client.next().await;
+            match message.event() {
+                "pusher:pong" => break,
+                "pusher_internal:subscription_count" => {
+                    let count = message.data()["subscription_count"].as_u64().unwrap();
+                    assert!(count > last, "{count} after {last}");
+                    last = count;
+                }
+                other => panic!("{other}"),
+            }
+        }
+        assert_eq!(last, CLIENTS);
+    }
 }

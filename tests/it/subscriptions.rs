@@ -290,7 +290,7 @@ async fn a_request_without_a_usable_channel_is_an_error_and_the_connection_lives
             json!({ "event": event, "data": "room" }),
             json!({ "event": event, "data": "" }),
             json!({ "event": event, "data": { "channel": null } }),
-            json!({ "event": event, "data": { "channel": 7 } }),
+            json!({ "event": event, "data": { "channel": {} } }),
             json!({ "event": event, "data": { "channel": ["room"] } }),
             json!({ "event": event, "channel": "room" }),
         ];

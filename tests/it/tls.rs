@@ -1,7 +1,9 @@
 //! The public listener with a certificate of its own.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use fanfare::Config;
 use fanfare::config::TlsConfig;
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use serde_json::json;
@@ -10,7 +12,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-use crate::support::{Api, Call, Http, TestServer, Wire};
+use crate::support::{Api, Call, Http, TestServer, Wire, within};
 
 struct Secured {
     server: TestServer,
@@ -29,6 +31,10 @@ impl Drop for TempDir {
 
 impl Secured {
     async fn start(name: &str) -> Self {
+        Self::start_with(name, |_| {}).await
+    }
+
+    async fn start_with(name: &str, change: impl FnOnce(&mut Config)) -> Self {
         let CertifiedKey { cert, signing_key } = generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
         let files = TempDir(std::env::temp_dir().join(format!("fanfare-{}-{name}", std::process::id())));
         std::fs::create_dir_all(&files.0).unwrap();
@@ -38,6 +44,7 @@ impl Secured {
         let server = TestServer::with(|config| {
             config.server.tls = Some(TlsConfig { certificate, private_key });
             config.apps[0].require_tls = true;
+            change(config);
         })
         .await;
         let mut roots = RootCertStore::empty();
@@ -83,4 +90,15 @@ async fn a_client_that_never_finishes_its_tls_handshake_delays_only_itself() {
     client.subscribe("room").await;
     drop(held);
     client.expect_silence().await;
+}
+
+#[tokio::test]
+async fn a_tls_handshake_has_its_time() {
+    let secured = Secured::start_with("time", |config| config.server.request_timeout = Duration::from_secs(1)).await;
+    let mut silent = Wire::connect(secured.server.addr).await;
+    let mut half = Wire::connect(secured.server.addr).await;
+    half.write(b"\x16\x03\x01\x02\x00\x01").await;
+    for wire in [&mut silent, &mut half] {
+        within("end of a handshake that does not go on", wire.rest()).await;
+    }
 }

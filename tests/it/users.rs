@@ -1,8 +1,10 @@
 //! Protocol §2.9, §2.10, §2.13: signing in, events for a user, watchlists, and being thrown out.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 
 use crate::support::{Client, KEY, Message, SECRET, TestServer, sign};
 
@@ -404,6 +406,56 @@ async fn watchlists_can_be_switched_off() {
     let mut watcher = watch(&server, "7", json!(["8"])).await;
     let _eight = server.sign_in("8").await;
     watcher.expect_silence().await;
+}
+
+/// Follows watchlist messages up to the answer of a ping; fails where they contradict what was known.
+async fn follow(client: &mut Client, online: &mut BTreeMap<String, bool>) {
+    client.send(json!({ "event": "pusher:ping" })).await;
+    loop {
+        let message = client.next().await;
+        if message.event() == "pusher:pong" {
+            return;
+        }
+        let (up, down) = statuses(&message);
+        for (ids, status) in [(up, true), (down, false)] {
+            for id in ids {
+                let before = online.insert(id.clone(), status);
+                assert_ne!(before, Some(status), "{id} was reported {status} twice");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn users_that_sign_in_at_once_all_see_each_other() {
+    const USERS: usize = 30;
+    let server = watching_server(Duration::ZERO).await;
+    let ids: Vec<_> = (0..USERS).map(|n| format!("user-{n}")).collect();
+    let mut signing_in = JoinSet::new();
+    for id in &ids {
+        let (dial, id) = (server.dial(), id.clone());
+        let watchlist: Vec<_> = ids.iter().filter(|other| **other != id).cloned().collect();
+        signing_in.spawn(async move {
+            let mut client = dial.connect().await;
+            client.sign_in_as(&json!({ "id": id, "watchlist": watchlist }).to_string()).await;
+            (client, BTreeMap::new())
+        });
+    }
+    let mut watchers = signing_in.join_all().await;
+    for (client, online) in &mut watchers {
+        follow(client, online).await;
+        assert_eq!(online.len(), USERS - 1);
+        assert!(online.values().all(|online| *online), "{online:?}");
+    }
+    let mut leaving = JoinSet::new();
+    for (client, _) in watchers.drain(..USERS / 2) {
+        leaving.spawn(client.disconnect());
+    }
+    leaving.join_all().await;
+    for (client, online) in &mut watchers {
+        follow(client, online).await;
+        assert_eq!(online.values().filter(|online| **online).count(), USERS - USERS / 2 - 1, "{online:?}");
+    }
 }
 
 // Terminating.
