@@ -157,7 +157,9 @@ async fn after_a_rush_everybody_knows_the_same_count() {
             client
         });
     }
-    for mut client in joining.join_all().await {
+    // All of them stay until the last has been asked.
+    let mut clients = joining.join_all().await;
+    for client in &mut clients {
         let mut last = 0;
         client.send(json!({ "event": "pusher:ping" })).await;
         loop {
