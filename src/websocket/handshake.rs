@@ -78,7 +78,11 @@ pub fn upgrade(context: Context, mut request: Request<Incoming>, key: Option<&st
         };
         let socket = parts.io.into_inner();
         match verdict {
-            Ok(session) => connection::converse(socket, parts.read_buf, session, context).await,
+            Ok(session) => {
+                // A task of its own, so that nothing of the handshake takes up memory for the life of the connection.
+                let shutdown = context.shutdown.clone();
+                shutdown.spawn(connection::converse(socket, parts.read_buf, session, context));
+            }
             Err(refusal) => connection::refuse(socket, parts.read_buf, refusal).await,
         }
     });
