@@ -121,7 +121,9 @@ test("two tabs see each other arrive, type and leave", async (t) => {
 test("a tab that is reloaded comes back as the same member", async (t) => {
   const name = unique("presence-chat");
   const [ann, bob] = [await open(t, "ann"), await open(t, "bob")];
-  for (const tab of [ann, bob]) await tab.evaluate((name) => join(name), name);
+  await ann.evaluate((name) => join(name), name);
+  await sees(ann, `in ${name} with ann`);
+  await bob.evaluate((name) => join(name), name);
   await sees(ann, "joined Bob");
   await bob.reload();
   await sees(ann, "left Bob");
