@@ -11,7 +11,7 @@ let server;
 before(async () => {
   server = await Server.start();
 });
-after(() => server.stop());
+after(() => server?.stop());
 
 for (const { name, Pusher } of VERSIONS) {
   describe(name, () => {

@@ -29,7 +29,7 @@ before(async () => {
   fs.symlinkSync(fileURLToPath(new URL("node_modules", import.meta.url)), path.join(project, "node_modules"));
 });
 after(async () => {
-  assert.equal(await server.stop(), 0);
+  if (server !== undefined) assert.equal(await server.stop(), 0);
 });
 
 /** The blocks between lines like `=== Node ===`, by their names. */

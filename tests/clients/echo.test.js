@@ -19,8 +19,8 @@ before(async () => {
   backend = await Backend.start(library);
 });
 after(async () => {
-  await backend.stop();
-  await server.stop();
+  await backend?.stop();
+  await server?.stop();
 });
 
 for (const broadcaster of ["pusher", "reverb"]) {

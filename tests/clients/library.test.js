@@ -17,8 +17,8 @@ before(async () => {
   backend = await Backend.start(library);
 });
 after(async () => {
-  await backend.stop();
-  await server.stop();
+  await backend?.stop();
+  await server?.stop();
 });
 
 /** A connected client that authorises itself as `user`. */

@@ -23,7 +23,7 @@ before(async () => {
 });
 after(async () => {
   await backend?.stop("SIGKILL");
-  await server.stop();
+  await server?.stop();
 });
 
 /** A connected client that authorises itself at the Python backend. */

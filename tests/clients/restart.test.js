@@ -18,8 +18,8 @@ before(async () => {
   backend = await Backend.start(server.library());
 });
 after(async () => {
-  await backend.stop();
-  await server.stop();
+  await backend?.stop();
+  await server?.stop();
 });
 
 /** One client of each version, with channels of three kinds. */

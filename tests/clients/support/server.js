@@ -21,10 +21,19 @@ export const APP = { id: "1001", key: "clients-key", secret: "clients-secret" };
 /** 32 bytes that only the backend and its subscribers know. */
 const MASTER_KEY = Buffer.from("the server never sees these bits").toString("base64");
 
+const launched = [];
+
+// A test that failed is easier to understand with what the server has to say about it.
+process.once("exit", (code) => {
+  if (code === 0) return;
+  for (const { name, output } of launched) console.error(`${name}:\n${output.split("\n").slice(-200).join("\n")}`);
+});
+
 /** Starts a process of the server and waits until it listens. */
 export async function launch(args) {
   assert.ok(fs.existsSync(binary), `${binary} is missing: run \`cargo build\`, or set FANFARE_BIN`);
-  const child = new Child(binary, args, { env: withoutSettings(process.env) });
+  const child = new Child(binary, [...args, "--log-level", "info,fanfare=debug"], { env: withoutSettings(process.env) });
+  launched.push(child);
   const { public: address, admin } = await child.line("the line `listening`", listening);
   return { child, address, admin };
 }
