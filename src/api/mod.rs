@@ -131,7 +131,9 @@ fn object<'a>(members: impl IntoIterator<Item = (&'a str, String)>) -> String {
 }
 
 fn refuse(error: &ApiError) -> Response<Full<Bytes>> {
-    let mut response = respond(error.status(), "text/plain; charset=utf-8", format!("{error}\n"));
+    // One line, whatever a stranger wrote into the parameter that the text repeats.
+    let text = error.to_string().replace(char::is_control, " ");
+    let mut response = respond(error.status(), "text/plain; charset=utf-8", format!("{text}\n"));
     let (name, value) = match error {
         ApiError::MethodNotAllowed(allowed) => (ALLOW, allowed.to_string()),
         ApiError::RateLimit(wait) => (RETRY_AFTER, wait.as_secs_f64().ceil().to_string()),

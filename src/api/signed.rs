@@ -47,13 +47,13 @@ impl Signed {
         let key = query.get("auth_key").ok_or(RequestError::Missing("auth_key"))?;
         let tenant = node.tenants().by_key(key).filter(|tenant| app_id.is_none_or(|id| id == tenant.app.id()));
         let tenant = tenant.ok_or(RequestError::UnknownKey)?;
-        query.verify(&tenant.app, head.method.as_str(), path, &body, SystemTime::now())?;
+        let query = query.verify(&tenant.app, head.method.as_str(), path, &body, SystemTime::now())?;
 
         if !tenant.app.config().enabled {
             return Err(ApiError::AppDisabled);
         }
         tenant.app.take_api_request(Instant::now()).map_err(ApiError::RateLimit)?;
-        Ok(Self { tenant: Arc::clone(tenant), query: query.into_pairs(), body })
+        Ok(Self { tenant: Arc::clone(tenant), query, body })
     }
 }
 

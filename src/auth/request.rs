@@ -72,12 +72,8 @@ impl<'a> SignedQuery<'a> {
         self.pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
-    /// All parameters, in the order of the request, with lower-case names.
-    pub fn into_pairs(self) -> Vec<(String, String)> {
-        self.pairs
-    }
-
-    /// Verifies that `app` sent this request: key, version, clock, body and signature, in this order.
+    /// Verifies that `app` sent this request: key, version, clock, body and signature, in this order. Returns the
+    /// parameters as the sender meant them, in the order of the request, with lower-case names.
     ///
     /// # Errors
     /// See [`RequestError`].
@@ -88,7 +84,7 @@ impl<'a> SignedQuery<'a> {
         path: &str,
         body: &[u8],
         now: SystemTime,
-    ) -> Result<(), RequestError> {
+    ) -> Result<Vec<(String, String)>, RequestError> {
         let key = self.get("auth_key").ok_or(RequestError::Missing("auth_key"))?;
         let secret = app.secret(key).ok_or(RequestError::UnknownKey)?;
         match self.get("auth_version") {
@@ -108,10 +104,10 @@ impl<'a> SignedQuery<'a> {
         let signature = self.get("auth_signature").unwrap_or_default();
         let accepted = self
             .readings(path)
-            .any(|(path, pairs)| super::verify(secret.expose(), &canonical(method, &path, &pairs), signature));
+            .find(|(path, pairs)| super::verify(secret.expose(), &canonical(method, path, pairs), signature));
         match accepted {
-            true => Ok(()),
-            false => Err(RequestError::Signature {
+            Some((_, pairs)) => Ok(pairs.into_owned()),
+            None => Err(RequestError::Signature {
                 text: canonical(method, path, &self.pairs).replace('\n', "\\n"),
                 signature: signature.chars().take(128).collect(),
                 detail: match app.config().debug {
@@ -219,7 +215,7 @@ mod tests {
         query: &str,
         time: u64,
         body: &str,
-    ) -> Result<(), RequestError> {
+    ) -> Result<Vec<(String, String)>, RequestError> {
         let app = App::new(AppConfig::new("1", key, secret));
         let now = UNIX_EPOCH + Duration::from_secs(time);
         SignedQuery::parse(query).verify(&app, method, path, body.as_bytes(), now)
@@ -265,9 +261,9 @@ mod tests {
         let common = "auth_key=k&auth_timestamp=1&auth_version=1.0";
         for signed in ["a b", "a+b"] {
             let signature = crate::auth::sign("s", &format!("GET\n/p\n{common}&q={signed}"));
-            assert!(
-                verify(("k", "s"), "GET", "/p", &format!("{common}&q=a+b&auth_signature={signature}"), 1, "").is_ok()
-            );
+            let query = format!("{common}&q=a+b&auth_signature={signature}");
+            let pairs = verify(("k", "s"), "GET", "/p", &query, 1, "").unwrap();
+            assert!(pairs.contains(&("q".to_owned(), signed.to_owned())), "{pairs:?}");
         }
     }
 

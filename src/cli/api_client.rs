@@ -11,7 +11,6 @@ use hyper::{Method, Request, StatusCode};
 use hyper_rustls::{ConfigBuilderExt, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
-use md5::{Digest, Md5};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
@@ -24,10 +23,16 @@ use super::target::Target;
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// No answer of the API is larger; a server that sends more is not ours.
 const MAX_ANSWER: usize = 64 * 1024 * 1024;
-/// What RFC 3986 leaves as it is.
-const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-/// The same, and what channel names may hold besides: they are legal in a path.
-const ESCAPED_IN_PATH: &AsciiSet = &ESCAPED.remove(b'=').remove(b'@').remove(b',').remove(b';');
+/// All but what RFC 3986 never escapes, and what channel names may hold besides, which is legal in a path.
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~')
+    .remove(b'=')
+    .remove(b'@')
+    .remove(b',')
+    .remove(b';');
 
 /// A request that brought no useful answer.
 #[derive(Debug, thiserror::Error)]
@@ -81,8 +86,8 @@ impl Target {
         body: Bytes,
     ) -> Result<Value, CallError> {
         let path = format!("/apps/{}{path}", escape(&self.app_id));
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |now| now.as_secs());
-        let query = signed_query(&method, &path, parameters, &body, &self.key, self.secret.expose(), now);
+        let secret = self.secret.expose();
+        let query = auth::sign_request(&self.key, secret, method.as_str(), &path, parameters, &body, SystemTime::now());
         let url = self.url.http(&format!("{path}?{query}"));
         let (status, answer) = request(method, &url, &self.url.to_string(), body).await?;
         if !status.is_success() {
@@ -122,7 +127,7 @@ pub(super) async fn request(
 
 /// A text as one segment of a path.
 pub(super) fn escape(segment: &str) -> String {
-    utf8_percent_encode(segment, ESCAPED_IN_PATH).to_string()
+    utf8_percent_encode(segment, ESCAPED).to_string()
 }
 
 /// The system's root certificates, unless no certificate will be looked at: a bare container has none.
@@ -135,32 +140,6 @@ fn tls(secure: bool) -> io::Result<ClientConfig> {
     })
 }
 
-/// The query string of a request, signature included. The signature covers the values as they are, the URL carries
-/// them escaped.
-fn signed_query(
-    method: &Method,
-    path: &str,
-    parameters: &[(&str, &str)],
-    body: &[u8],
-    key: &str,
-    secret: &str,
-    now: u64,
-) -> String {
-    let now = now.to_string();
-    let body_md5 = hex::encode(Md5::digest(body));
-    let mut all = vec![("auth_key", key), ("auth_timestamp", &now), ("auth_version", "1.0")];
-    all.extend(parameters);
-    if !body.is_empty() {
-        all.push(("body_md5", &body_md5));
-    }
-    all.sort_unstable();
-    let plain = all.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("&");
-    let signature = auth::sign(secret, &format!("{method}\n{path}\n{plain}"));
-    all.push(("auth_signature", &signature));
-    let escaped = all.iter().map(|(name, value)| format!("{name}={}", utf8_percent_encode(value, ESCAPED)));
-    escaped.collect::<Vec<_>>().join("&")
-}
-
 /// What went wrong underneath: libraries wrap the operating system's word, which is the one that helps.
 pub(super) fn unreachable(server: &str, error: &(dyn Error + 'static)) -> CallError {
     let causes = || std::iter::successors(Some(error), |&error| error.source());
@@ -170,7 +149,13 @@ pub(super) fn unreachable(server: &str, error: &(dyn Error + 'static)) -> CallEr
     if causes().any(refused) {
         return CallError::Refused(server.to_owned());
     }
-    let cause = causes().last().map_or_else(String::new, ToString::to_string);
+    let mut cause = causes().last().map_or_else(String::new, ToString::to_string);
+    // What TLS says to a plain server, and HTTP to one that speaks TLS.
+    if server.starts_with("https:") && cause.contains("corrupt message") {
+        cause.push_str("; is it an http:// server?");
+    } else if server.starts_with("http:") && cause.contains("invalid HTTP version") {
+        cause.push_str("; is it an https:// server?");
+    }
     CallError::Unreachable { url: server.to_owned(), cause }
 }
 
@@ -187,41 +172,18 @@ fn hint(status: StatusCode) -> &'static str {
 mod tests {
     use super::*;
 
-    const KEY: &str = "app-key-1";
-    const SECRET: &str = "app-secret-1";
-
-    fn signature(query: &str) -> &str {
-        query.split("auth_signature=").nth(1).unwrap()
-    }
-
-    #[test]
-    fn pushers_published_example_is_reproduced() {
-        let body = br#"{"name":"foo","channels":["project-3"],"data":"{\"some\":\"data\"}"}"#;
-        let (key, secret) = ("278d425bdf160c739803", "7ad3773142a6692b25b8");
-        let query = signed_query(&Method::POST, "/apps/3/events", &[], body, key, secret, 1_353_088_179);
-        assert_eq!(
-            query,
-            "auth_key=278d425bdf160c739803&auth_timestamp=1353088179&auth_version=1.0\
-             &body_md5=ec365a775a4cd0599faeb73354201b6f\
-             &auth_signature=da454824c97ba181a32ccc17a72625ba02771f50b50e1e7430e47a1f3f457e6c"
-        );
-    }
-
-    #[test]
-    fn parameters_are_signed_in_order_and_unescaped() {
-        let parameters = [("info", "user_count,subscription_count"), ("filter_by_prefix", "presence-")];
-        let path = "/apps/42/channels";
-        let query = signed_query(&Method::GET, path, &parameters, b"", KEY, SECRET, 1_700_000_000);
-        assert!(query.contains("&filter_by_prefix=presence-&info=user_count%2Csubscription_count&"), "{query}");
-        assert_eq!(signature(&query), "77a98fc5f38b7a0b562eb01226e4ef248250ed87a39f9e3ea64cc86e48af9cfc");
-    }
-
     #[test]
     fn a_channel_name_stands_in_the_path_as_it_is() {
-        let path = format!("/apps/42/channels/{}", escape("presence-room@1,2"));
-        let parameters = [("info", "user_count")];
-        let query = signed_query(&Method::GET, &path, &parameters, b"", KEY, SECRET, 1_700_000_000);
-        assert_eq!(signature(&query), "51d7555a1d643247b5f51b8acd38e5d444eb2bb0b62196832b52b7232147a810");
-        assert_eq!(escape("a/b ?"), "a%2Fb%20%3F");
+        assert_eq!(escape("presence-room_1.2@=,;"), "presence-room_1.2@=,;");
+        assert_eq!(escape("a/b ?é"), "a%2Fb%20%3F%C3%A9");
+    }
+
+    #[test]
+    fn a_refused_connection_asks_whether_the_server_runs() {
+        let refused = tokio_tungstenite::tungstenite::Error::from(io::Error::from(io::ErrorKind::ConnectionRefused));
+        let error = unreachable("http://127.0.0.1:6001", &refused);
+        assert!(matches!(error, CallError::Refused(_)), "{error}");
+        let error = unreachable("http://127.0.0.1:6001", &io::Error::other("no such host"));
+        assert_eq!(error.to_string(), "cannot reach http://127.0.0.1:6001: no such host");
     }
 }

@@ -25,7 +25,7 @@ pub(super) struct Args {
     #[arg(long, conflicts_with = "channel")]
     prefix: Option<String>,
     /// What to tell: subscription_count, user_count (presence channels), cache (one cache channel), with commas; empty
-    /// for nothing [default: what applies].
+    /// for nothing [default: what applies]
     #[arg(long, value_name = "ATTRIBUTES")]
     info: Option<String>,
     /// Print the server's answer instead of a table.

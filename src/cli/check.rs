@@ -9,7 +9,8 @@ const EXAMPLES: &str = "\
 Examples:
   fanfare check --config fanfare.toml
 
-Prints every mistake, not only the first one. FANFARE_ variables count, as they do for `fanfare serve`.";
+Prints every mistake, not only the first one. FANFARE_ variables count, as they
+do for `fanfare serve`.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]

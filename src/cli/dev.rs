@@ -24,7 +24,8 @@ Examples:
   fanfare dev
   fanfare dev --listen 127.0.0.1:8080
 
-Prints settings to paste for pusher-js, Laravel, Node and Python. No file and no FANFARE_ variable is read.";
+Prints settings to paste for pusher-js, Laravel, Node and Python.
+No configuration file and no FANFARE_ variable is read.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]

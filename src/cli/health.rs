@@ -23,7 +23,7 @@ Exit code 0: ready. 1: not ready, or not reachable.";
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
-    /// The admin listener [default: http://127.0.0.1:9601, or where the configuration says].
+    /// The admin listener [default: http://127.0.0.1:9601, or where the configuration says]
     #[arg(long, value_name = "URL")]
     url: Option<BaseUrl>,
     /// The server's configuration file, which says where its admin listener is.

@@ -18,8 +18,9 @@ Examples:
   fanfare serve --config fanfare.toml --set server.path_prefix=/realtime
   FANFARE_APPS_0_ID=1001 FANFARE_APPS_0_KEY=KEY FANFARE_APPS_0_SECRET=SECRET fanfare serve
 
-The command line wins over FANFARE_ variables, these over the file, and the file over the defaults.
-SIGTERM or Ctrl-C stops it in order: clients are told to reconnect elsewhere. A second one ends it at once.";
+The command line wins over FANFARE_ variables, these over the file, and the
+file over the defaults. SIGTERM or Ctrl-C stops it in order: clients are told
+to reconnect. A second one ends it at once.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]

@@ -24,7 +24,7 @@ pub(super) struct Args {
     channel: Option<String>,
     /// The connection the answer is for; it is good for no other one.
     #[arg(long, value_name = "SOCKET_ID", value_parser = socket_id)]
-    socket_id: String,
+    socket_id: SocketId,
     /// Who joins a presence channel: JSON with user_id and perhaps user_info.
     #[arg(long, value_name = "JSON", value_parser = json_object, conflicts_with = "user_data")]
     channel_data: Option<String>,
@@ -38,7 +38,7 @@ pub(super) struct Args {
 impl Args {
     pub(super) fn run(self) -> Result<(), CliError> {
         let target = self.target.resolve()?;
-        let signer = Signer { key: &target.key, secret: &target.secret, socket_id: &self.socket_id };
+        let signer = Signer { key: &target.key, secret: &target.secret, socket_id: self.socket_id };
         if let Some(user_data) = &self.user_data {
             return output::line(signer.user(user_data));
         }
@@ -58,37 +58,35 @@ pub(super) struct Signer<'a> {
     /// The private half.
     pub(super) secret: &'a Secret,
     /// The connection.
-    pub(super) socket_id: &'a str,
+    pub(super) socket_id: SocketId,
 }
 
 impl Signer<'_> {
     /// The answer that lets the connection subscribe.
     pub(super) fn channel(&self, channel: &str, channel_data: Option<&str>) -> Value {
+        let token = self.token(&auth::channel_text(self.socket_id, channel, channel_data));
         match channel_data {
-            Some(data) => json!({ "auth": self.token(&format!(":{channel}:{data}")), "channel_data": data }),
-            None => json!({ "auth": self.token(&format!(":{channel}")) }),
+            Some(data) => json!({ "auth": token, "channel_data": data }),
+            None => json!({ "auth": token }),
         }
     }
 
     /// The answer that lets the connection sign in.
     pub(super) fn user(&self, user_data: &str) -> Value {
-        json!({ "auth": self.token(&format!("::user::{user_data}")), "user_data": user_data })
+        json!({ "auth": self.token(&auth::user_text(self.socket_id, user_data)), "user_data": user_data })
     }
 
-    fn token(&self, rest: &str) -> String {
-        format!("{}:{}", self.key, auth::sign(self.secret.expose(), &format!("{}{rest}", self.socket_id)))
+    fn token(&self, text: &str) -> String {
+        format!("{}:{}", self.key, auth::sign(self.secret.expose(), text))
     }
+}
+
+/// What a server could have given out.
+fn socket_id(text: &str) -> Result<SocketId, &'static str> {
+    SocketId::parse(text).ok().flatten().ok_or("expected two numbers and a dot, such as 1234.5678")
 }
 
 /// Checked, but signed as it was typed.
-fn socket_id(text: &str) -> Result<String, String> {
-    match SocketId::parse(text) {
-        Ok(_) => Ok(text.to_owned()),
-        Err(_) => Err("expected two numbers and a dot, such as 1234.5678".to_owned()),
-    }
-}
-
-/// Checked, but signed and sent as it was typed.
 fn json_object(text: &str) -> Result<String, String> {
     match serde_json::from_str(text) {
         Ok(Value::Object(_)) => Ok(text.to_owned()),
@@ -104,7 +102,8 @@ mod tests {
     #[test]
     fn pushers_published_tokens_are_reproduced() {
         let secret = Secret::new("7ad3773142a6692b25b8");
-        let signer = Signer { key: "278d425bdf160c739803", secret: &secret, socket_id: "1234.1234" };
+        let signer =
+            Signer { key: "278d425bdf160c739803", secret: &secret, socket_id: socket_id("1234.1234").unwrap() };
         let token = |hex: &str| format!("278d425bdf160c739803:{hex}");
         let private = token("58df8b0c36d6982b82c3ecf6b4662e34fe8c25bba48f5369f135bf843651c3a4");
         assert_eq!(signer.channel("private-foobar", None), json!({ "auth": private }));

@@ -14,17 +14,17 @@ use super::{CliError, dev, settings};
 #[command(next_help_heading = "Server and app")]
 pub(super) struct TargetArgs {
     /// The server, with its path prefix if it has one [default: http://127.0.0.1:6001, or where the configuration
-    /// given with --config listens].
+    /// listens]
     #[arg(long, env = "FANFARE_URL", value_name = "URL")]
     url: Option<BaseUrl>,
-    /// The app [default: 1001, or the only one of the configuration].
+    /// The app [default: 1001, or the only one of the configuration]
     #[arg(long, env = "FANFARE_APP_ID", value_name = "ID")]
     app_id: Option<String>,
-    /// The app's key [default: app-key, or from the configuration].
+    /// The app's key [default: app-key, or from the configuration]
     #[arg(long, env = "FANFARE_APP_KEY", value_name = "KEY", hide_env_values = true)]
     key: Option<String>,
-    /// The app's secret [default: app-secret, or from the configuration]. Other users of this machine can see
-    /// arguments; they cannot see the variable.
+    /// The app's secret; better in the variable, which other users of this machine cannot see [default: app-secret, or
+    /// from the configuration]
     #[arg(long, env = "FANFARE_APP_SECRET", value_name = "SECRET", hide_env_values = true, value_parser = secret)]
     secret: Option<Secret>,
     /// Take the credentials from the server's own configuration file.

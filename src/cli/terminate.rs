@@ -10,7 +10,8 @@ const EXAMPLES: &str = "\
 Examples:
   fanfare terminate 7
 
-Only connections that signed in as this user are closed, on all nodes, and told not to come back by themselves.";
+Only connections that signed in as this user are closed, and told not to come
+back by themselves.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]

@@ -2,12 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
 
-use super::load::Sources;
 use super::rule::Given;
+
+/// Where settings come from.
+#[derive(Debug, Clone, Default)]
+pub struct Sources {
+    /// The configuration file, if any.
+    pub file: Option<PathBuf>,
+    /// The environment. Settings are the `FANFARE_…` variables; others only matter where a `secret_env` names them.
+    pub env: Vec<(String, String)>,
+    /// `KEY=VALUE` pairs from the command line, such as `server.listen` and `127.0.0.1:0`; the last of a key counts.
+    pub overrides: Vec<(String, String)>,
+}
 
 /// One source, in the order in which they win.
 #[derive(Debug, Clone, Copy, PartialEq)]

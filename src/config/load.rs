@@ -2,25 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::PathBuf;
 
-use super::layers::{Layer, Layers, Place, env_name};
+use super::layers::{Layer, Layers, Place, Sources, env_name};
 use super::rule::{Given, Rule};
 use super::schema::{self, SECRETS, Visitor};
 use super::suggest::KnownNames;
 use super::write::MASK;
 use super::{AppConfig, Config, Secret};
-
-/// Where settings come from.
-#[derive(Debug, Clone, Default)]
-pub struct Sources {
-    /// The configuration file, if any.
-    pub file: Option<PathBuf>,
-    /// The environment. Settings are the `FANFARE_…` variables; others only matter where a `secret_env` names them.
-    pub env: Vec<(String, String)>,
-    /// `KEY=VALUE` pairs from the command line, such as `server.listen` and `127.0.0.1:0`; the last of a key counts.
-    pub overrides: Vec<(String, String)>,
-}
 
 /// A configuration that passed every check.
 #[derive(Debug)]

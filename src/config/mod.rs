@@ -21,7 +21,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use load::{ConfigError, Loaded, Sources};
+pub use layers::Sources;
+pub use load::{ConfigError, Loaded};
 
 /// Every key with its meaning, allowed values, default and environment variable, as a file to start from: loading it
 /// gives [`Config::default`].

@@ -50,12 +50,22 @@ pub(super) async fn serve_public(listener: TcpListener, tls: Option<TlsAcceptor>
     }
 }
 
-/// Serves the operator until the process stops.
-pub(super) async fn serve_admin(listener: TcpListener, node: Arc<Node>, shutdown: Shutdown) {
+/// What the admin pages tell about.
+#[derive(Debug, Clone)]
+pub(super) struct AdminPages {
+    /// The node.
+    pub(super) node: Arc<Node>,
+    /// Whether it is about to stop.
+    pub(super) shutdown: Shutdown,
+}
+
+/// Serves the operator until it is told to stop, which is after everything else has.
+pub(super) async fn serve_admin(listener: TcpListener, pages: AdminPages, shutdown: Shutdown) {
     while let Some((stream, _)) = accept(&listener, &shutdown).await {
-        let (node, stop) = (Arc::clone(&node), shutdown.clone());
+        let (pages, stop) = (pages.clone(), shutdown.clone());
         shutdown.spawn(async move {
-            let answer = |request: Request<Incoming>| std::future::ready(admin::handle(&node, &stop, &request));
+            let answer =
+                |request: Request<Incoming>| std::future::ready(admin::handle(&pages.node, &pages.shutdown, &request));
             serve(Socket::Plain(stream), ADMIN_TIMEOUT, &stop, answer).await;
         });
     }

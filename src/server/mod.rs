@@ -28,6 +28,9 @@ const TICK: Duration = Duration::from_millis(100);
 /// Time on top of the drain period for the last good-byes.
 const LAST_GRACE: Duration = Duration::from_secs(5);
 
+/// Time for the operator's last request.
+const LAST_SCRAPE: Duration = Duration::from_secs(1);
+
 /// A server whose ports are bound, and which serves nothing yet.
 pub struct Server {
     config: Config,
@@ -92,11 +95,14 @@ impl Server {
     /// Serves until `shutdown` completes, then sends the clients away over the drain period, finishes the requests that
     /// are under way and returns. Dropped before, it stops without good-byes.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
-        let _stop_tasks = self.shutdown.request_on_drop();
+        // Answers until the last client is gone: a load balancer asks whether we are ready, and must hear that we are not.
+        let admin_shutdown = Shutdown::default();
+        let _stop_tasks = (self.shutdown.request_on_drop(), admin_shutdown.request_on_drop());
         let (public, admin) = self.addresses;
         info!(%public, %admin, max_connections = self.node.max_connections(), "listening");
         self.shutdown.spawn(tick(Arc::clone(&self.node), self.shutdown.clone()));
-        self.shutdown.spawn(listener::serve_admin(self.admin, Arc::clone(&self.node), self.shutdown.clone()));
+        let pages = listener::AdminPages { node: Arc::clone(&self.node), shutdown: self.shutdown.clone() };
+        admin_shutdown.spawn(listener::serve_admin(self.admin, pages, admin_shutdown.clone()));
         let router = router::Router::new(&self.config.server, Arc::clone(&self.node), self.shutdown.clone());
         self.shutdown.spawn(listener::serve_public(self.public, self.tls, router, self.shutdown.clone()));
 
@@ -107,6 +113,9 @@ impl Server {
             Ok(()) => info!("stopped"),
             Err(_) => warn!("stopped before the last connections had ended"),
         }
+        admin_shutdown.request();
+        // A scrape that is under way may end; nobody else is waited for.
+        let _ = timeout(LAST_SCRAPE, admin_shutdown.finished()).await;
     }
 }
 

@@ -78,7 +78,11 @@ pub fn upgrade(context: Context, mut request: Request<Incoming>, key: Option<&st
         };
         let socket = parts.io.into_inner();
         match verdict {
-            Ok(session) => connection::converse(socket, parts.read_buf, session, context).await,
+            Ok(session) => {
+                // A task of its own, so that nothing of the handshake takes up memory for the life of the connection.
+                let shutdown = context.shutdown.clone();
+                shutdown.spawn(connection::converse(socket, parts.read_buf, session, context));
+            }
             Err(refusal) => connection::refuse(socket, parts.read_buf, refusal).await,
         }
     });
@@ -115,9 +119,9 @@ fn no_handshake(request: &Request<Incoming>, error: &str) -> Response<Full<Bytes
     let mut response = Response::new(Full::from(format!("This is a WebSocket endpoint: {error}\n")));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-    *response.status_mut() = match request.method() {
-        &Method::GET if is_upgrade(request) => StatusCode::BAD_REQUEST,
-        &Method::GET => {
+    *response.status_mut() = match *request.method() {
+        Method::GET if is_upgrade(request) => StatusCode::BAD_REQUEST,
+        Method::GET => {
             headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
             headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
             StatusCode::UPGRADE_REQUIRED

@@ -10,6 +10,8 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{self, Utf8Bytes};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
+use crate::protocol::SocketId;
+
 use super::super::api_client::{escape, unreachable};
 use super::super::target::Target;
 use super::ListenError;
@@ -27,7 +29,6 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// An established connection.
 pub(super) struct Connection {
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
-    socket_id: String,
     activity_timeout: Duration,
     /// When to ping or, after a ping, to give up.
     deadline: Instant,
@@ -35,8 +36,8 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Connects and waits for the greeting.
-    pub(super) async fn open(target: &Target) -> Result<Self, ListenError> {
+    /// Connects and waits for the greeting, which names the connection.
+    pub(super) async fn open(target: &Target) -> Result<(Self, SocketId), ListenError> {
         let url = target.url.to_string();
         let path = format!(
             "/app/{}?protocol=7&client=fanfare-cli&version={}&flash=false",
@@ -50,28 +51,22 @@ impl Connection {
         };
         let activity_timeout = Duration::from_secs(MAX_ACTIVITY_TIMEOUT);
         let deadline = Instant::now() + activity_timeout;
-        let mut connection = Self { socket, socket_id: String::new(), activity_timeout, deadline, pinged: false };
+        let mut connection = Self { socket, activity_timeout, deadline, pinged: false };
         let Ok(greeting) = timeout(GREETING_TIMEOUT, connection.next()).await else {
             return Err(ListenError::NoGreeting { url });
         };
         let greeting = greeting?;
         let message = Message::parse(&greeting);
         if let Some((socket_id, activity_timeout)) = message.as_ref().and_then(Message::greeting) {
-            connection.socket_id = socket_id;
             connection.activity_timeout = Duration::from_secs(activity_timeout.clamp(1, MAX_ACTIVITY_TIMEOUT));
             connection.alive();
-            return Ok(connection);
+            return Ok((connection, socket_id));
         }
         // A server may announce its close as an event instead of the greeting; that counts like the close frame.
         Err(match message.as_ref().and_then(Message::close) {
             Some((code, reason)) => ListenError::Closed { code, reason },
             None => ListenError::NoGreeting { url },
         })
-    }
-
-    /// The name the server gave to this connection.
-    pub(super) fn socket_id(&self) -> &str {
-        &self.socket_id
     }
 
     /// Sends a message.
@@ -82,7 +77,7 @@ impl Connection {
     /// Waits for the next message. Pings when it is quiet and answers pings meanwhile.
     ///
     /// # Cancel safety
-    /// No message is lost; a ping that is being written may be.
+    /// No event is lost; a ping that is being written may be.
     pub(super) async fn next(&mut self) -> Result<Utf8Bytes, ListenError> {
         loop {
             let message = match timeout_at(self.deadline, self.socket.next()).await {

@@ -7,6 +7,8 @@ use serde::Deserialize;
 use serde_json::Value;
 use time::OffsetDateTime;
 
+use crate::protocol::SocketId;
+
 use super::super::output;
 
 /// One message: protocol §2.1.
@@ -17,7 +19,7 @@ pub(super) struct Message<'a> {
     pub(super) event: Cow<'a, str>,
     /// The channel, for what concerns one.
     #[serde(borrow)]
-    pub(super) channel: Option<Cow<'a, str>>,
+    channel: Option<Cow<'a, str>>,
     /// A string, except in errors.
     #[serde(default)]
     data: Value,
@@ -48,7 +50,8 @@ impl<'a> Message<'a> {
         serde_json::from_str(text).ok()
     }
 
-    /// Whether this is the protocol talking to the client, and not something that happened.
+    /// Whether this is the protocol talking to the client, mostly about what the client did itself, and not something
+    /// that an application would wait for.
     pub(super) fn is_bookkeeping(&self) -> bool {
         matches!(
             &*self.event,
@@ -56,17 +59,20 @@ impl<'a> Message<'a> {
                 | "pusher:ping"
                 | "pusher:pong"
                 | "pusher:error"
+                | "pusher:cache_miss"
                 | "pusher:signin_success"
                 | "pusher:subscription_error"
                 | "pusher_internal:subscription_error"
                 | "pusher_internal:subscription_succeeded"
+                | "pusher_internal:subscription_count"
         )
     }
 
     /// Socket id and activity timeout in seconds, if this is the greeting.
-    pub(super) fn greeting(&self) -> Option<(String, u64)> {
+    pub(super) fn greeting(&self) -> Option<(SocketId, u64)> {
         let greeting: Greeting = serde_json::from_str(self.data.as_str()?).ok()?;
-        (self.event == "pusher:connection_established").then_some((greeting.socket_id, greeting.activity_timeout))
+        let socket_id = SocketId::parse(&greeting.socket_id).ok()??;
+        (self.event == "pusher:connection_established").then_some((socket_id, greeting.activity_timeout))
     }
 
     /// Code and reason, if this is an error that ends the connection.
@@ -80,9 +86,14 @@ impl<'a> Message<'a> {
         output::on_one_line(self.data["message"].as_str().unwrap_or("(no message)"))
     }
 
+    /// The channel, for a line on a terminal.
+    pub(super) fn channel(&self) -> String {
+        output::on_one_line(self.channel.as_deref().unwrap_or("-"))
+    }
+
     /// A sentence about a subscription that began.
     pub(super) fn subscribed(&self) -> String {
-        let channel = output::on_one_line(self.channel.as_deref().unwrap_or_default());
+        let channel = self.channel();
         match self.data.as_str().map(serde_json::from_str::<Presence>) {
             Some(Ok(Presence { presence })) => {
                 let ids: Vec<_> = presence.hash.keys().map(|id| output::on_one_line(id)).collect();
@@ -95,7 +106,7 @@ impl<'a> Message<'a> {
     /// The event on one line: time (UTC), channel, name, data. Names are those that applications bind to.
     pub(super) fn line(&self, now: OffsetDateTime) -> String {
         let (hour, minute, second, milli) = now.time().as_hms_milli();
-        let channel = output::on_one_line(self.channel.as_deref().unwrap_or("-"));
+        let channel = self.channel();
         let event = output::on_one_line(&self.event.replacen("pusher_internal:", "pusher:", 1));
         let data = match &self.data {
             Value::String(text) => output::on_one_line(text),
@@ -133,7 +144,7 @@ mod tests {
     fn the_greeting_names_the_connection() {
         let text =
             r#"{"event":"pusher:connection_established","data":"{\"socket_id\":\"1.2\",\"activity_timeout\":30}"}"#;
-        assert_eq!(message(text).greeting(), Some(("1.2".to_owned(), 30)));
+        assert_eq!(message(text).greeting(), Some((SocketId::parse("1.2").unwrap().unwrap(), 30)));
         assert_eq!(message(r#"{"event":"other","data":"{}"}"#).greeting(), None);
     }
 

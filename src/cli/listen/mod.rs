@@ -13,6 +13,8 @@ use time::OffsetDateTime;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+use crate::protocol::SocketId;
+
 use super::signals::Signals;
 use super::target::{Target, TargetArgs};
 use super::{CliError, output};
@@ -29,8 +31,9 @@ const EXAMPLES: &str = r#"Examples:
   fanfare listen --sign-in 7 --watch 8,9
   fanfare listen my-channel --json --count 1
 
-Signs for private and presence channels itself, with the app's secret. Events go to standard output, one a line; what
-happens to the connection goes to standard error. Comes back after a disconnect unless the server forbids it."#;
+Signs for private and presence channels itself, with the app's secret.
+Events go to standard output, one a line; what happens to the connection goes
+to standard error. Comes back after a disconnect unless the server forbids it."#;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -40,7 +43,7 @@ pub(super) struct Args {
     /// Print each event as the JSON message that came.
     #[arg(long)]
     json: bool,
-    /// Print the protocol's own messages, too: confirmations, errors, pongs.
+    /// Print the protocol's own messages, too: confirmations, errors, counts, pongs.
     #[arg(long)]
     all: bool,
     /// End after this many events; the protocol's own messages do not count.
@@ -82,6 +85,7 @@ impl Listener {
     async fn run(mut self) -> Result<(), CliError> {
         let stop = self.stop.clone();
         let mut greeted_once = false;
+        let mut last_error = String::new();
         loop {
             let attempt = tokio::select! {
                 attempt = Connection::open(&self.target) => attempt,
@@ -90,7 +94,7 @@ impl Listener {
             let greeted = attempt.is_ok();
             greeted_once |= greeted;
             let end = match attempt {
-                Ok(connection) => self.converse(connection).await,
+                Ok((connection, socket_id)) => self.converse(connection, socket_id).await,
                 Err(error) => Err(error.into()),
             };
             let error = match end {
@@ -101,7 +105,12 @@ impl Listener {
                 Some(pause) if !self.once => pause,
                 _ => return Err(error.into()),
             };
-            note(format_args!("{error}; connecting again"));
+            // Once is enough while a server is down.
+            let error = error.to_string();
+            if greeted || error != last_error {
+                note(format_args!("{error}; connecting again"));
+            }
+            last_error = error;
             tokio::select! {
                 () = sleep(pause) => {}
                 () = stop.cancelled() => return Ok(()),
@@ -110,9 +119,9 @@ impl Listener {
     }
 
     /// Subscribes and prints, until enough events came or the user wants to stop.
-    async fn converse(&mut self, mut connection: Connection) -> Result<(), CliError> {
-        note(format_args!("connected to {} as {}", self.target.url, connection.socket_id()));
-        for message in self.wish.messages(&self.target, connection.socket_id()) {
+    async fn converse(&mut self, mut connection: Connection, socket_id: SocketId) -> Result<(), CliError> {
+        note(format_args!("connected to {} as {socket_id}", self.target.url));
+        for message in self.wish.messages(&self.target, socket_id) {
             connection.send(message).await?;
         }
         let mut progress = Progress::default();
@@ -136,6 +145,7 @@ impl Listener {
         self.printer.print(&message, text)?;
         match &*message.event {
             "pusher_internal:subscription_succeeded" => note(format_args!("{}", message.subscribed())),
+            "pusher:cache_miss" => note(format_args!("{} has no event cached", message.channel())),
             "pusher:signin_success" => {
                 progress.signed_in = true;
                 note(format_args!("signed in as {}", self.wish.user().unwrap_or_default()));
@@ -146,7 +156,7 @@ impl Listener {
             }
             "pusher:error" => note(format_args!("the server says: {}", message.error())),
             "pusher:subscription_error" => {
-                progress.refused.extend(message.channel.map(std::borrow::Cow::into_owned));
+                progress.refused.insert(message.channel());
                 if self.wish.user().is_none() && self.wish.is_among(&progress.refused) {
                     return Err(ListenError::AllRefused.into());
                 }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use serde_json::{Value, json};
 
-use crate::protocol::{ChannelName, SERVER_TO_USER};
+use crate::protocol::{ChannelName, SERVER_TO_USER, SocketId};
 
 use super::super::CliError;
 use super::super::sign::Signer;
@@ -81,7 +81,7 @@ impl Wish {
     }
 
     /// What a fresh connection sends. Signing in comes first: presence channels may then go without own data.
-    pub(super) fn messages(&self, target: &Target, socket_id: &str) -> Vec<String> {
+    pub(super) fn messages(&self, target: &Target, socket_id: SocketId) -> Vec<String> {
         let signer = Signer { key: &target.key, secret: &target.secret, socket_id };
         let message = |event: &str, data: Value| json!({ "event": event, "data": data }).to_string();
         let sign_in = self.user.iter().map(|user| message("pusher:signin", signer.user(&user.user_data)));
@@ -126,7 +126,7 @@ mod tests {
         let url = "http://127.0.0.1:6001".parse().unwrap();
         let secret = Secret::new("7ad3773142a6692b25b8");
         let target = Target { url, app_id: "3".to_owned(), key: "278d425bdf160c739803".to_owned(), secret };
-        let messages = args.wish().unwrap().messages(&target, "1234.1234");
+        let messages = args.wish().unwrap().messages(&target, SocketId::parse("1234.1234").unwrap().unwrap());
         messages.iter().map(|text| serde_json::from_str(text).unwrap()).collect()
     }
 

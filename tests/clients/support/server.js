@@ -1,0 +1,124 @@
+// The server under test: the built binary with a configuration of its own, on ports that the system picks.
+
+import assert from "node:assert/strict";
+import fs from "node:fs";
+import os from "node:os";
+import path from "node:path";
+import { fileURLToPath } from "node:url";
+
+import PusherHttp from "pusher";
+
+import { Child } from "./process.js";
+
+const root = fileURLToPath(new URL("../../..", import.meta.url));
+
+/** The binary: `FANFARE_BIN`, or what `cargo build` leaves behind. */
+export const binary = path.resolve(root, process.env.FANFARE_BIN ?? "target/debug/fanfare");
+
+/** The app that every server here has. */
+export const APP = { id: "1001", key: "clients-key", secret: "clients-secret" };
+
+/** 32 bytes that only the backend and its subscribers know. */
+const MASTER_KEY = Buffer.from("the server never sees these bits").toString("base64");
+
+/** Starts a process of the server and waits until it listens. */
+export async function launch(args) {
+  assert.ok(fs.existsSync(binary), `${binary} is missing: run \`cargo build\`, or set FANFARE_BIN`);
+  const child = new Child(binary, args, { env: withoutSettings(process.env) });
+  const { public: address, admin } = await child.line("the line `listening`", listening);
+  return { child, address, admin };
+}
+
+/** A server with one app, and what its users need to know of it. */
+export class Server {
+  #args;
+  #child;
+
+  /** `app` holds keys of `[[apps]]`, `settings` those of `[server]`. */
+  static async start({ app = {}, settings = {} } = {}) {
+    const server = new Server();
+    const file = path.join(fs.mkdtempSync(path.join(os.tmpdir(), "fanfare-clients-")), "fanfare.toml");
+    fs.writeFileSync(file, toml({ ...APP, ...app }, settings));
+    server.#args = ["serve", "--config", file, "--log-format", "json"];
+    await server.#launch("127.0.0.1:0");
+    return server;
+  }
+
+  async #launch(listen) {
+    const { child, address } = await launch([...this.#args, "--listen", listen]);
+    this.#child = child;
+    this.address = address;
+    this.host = address.slice(0, address.lastIndexOf(":"));
+    this.port = Number(address.slice(address.lastIndexOf(":") + 1));
+  }
+
+  /** The options that point pusher-js of any version here. */
+  get clientOptions() {
+    return {
+      cluster: "mt1",
+      wsHost: this.host,
+      wsPort: this.port,
+      forceTLS: false,
+      enabledTransports: ["ws"],
+      // Versions before 5.1 report statistics to Pusher unless told not to.
+      disableStats: true,
+    };
+  }
+
+  /** Pusher's library for Node backends, with the credentials of the app. */
+  library(options = {}) {
+    return new PusherHttp({
+      appId: APP.id,
+      key: APP.key,
+      secret: APP.secret,
+      host: this.host,
+      port: this.port,
+      useTLS: false,
+      encryptionMasterKeyBase64: MASTER_KEY,
+      ...options,
+    });
+  }
+
+  /** Stops it as an operator would; anything but an orderly end is a failure. */
+  async stop() {
+    const code = await this.#child.stop("SIGTERM");
+    assert.equal(code, 0, `exit code after SIGTERM, with these logs:\n${this.#child.output}`);
+  }
+
+  /** Ends it as a crash would. */
+  async crash() {
+    assert.equal(await this.#child.stop("SIGKILL"), "SIGKILL");
+  }
+
+  /** Starts it again where its clients look for it. */
+  async startAgain() {
+    await this.#launch(this.address);
+  }
+}
+
+/** The fields of the log line that says the server is ready. */
+function listening(line) {
+  if (!line.startsWith("{")) return undefined;
+  const entry = JSON.parse(line);
+  return entry.message === "listening" ? entry : undefined;
+}
+
+/** The settings of the machine's owner are not those of a test. */
+function withoutSettings(environment) {
+  return Object.fromEntries(Object.entries(environment).filter(([name]) => !name.startsWith("FANFARE_")));
+}
+
+/** A JSON string, number or boolean is a TOML one, too. */
+function toml(app, settings) {
+  const lines = (table) => Object.entries(table).map(([key, value]) => `${key} = ${JSON.stringify(value)}`);
+  return [
+    "[server]",
+    // Long enough to close a handful of clients one after the other.
+    ...lines({ drain_period: "2s", ...settings }),
+    "[admin]",
+    'listen = "127.0.0.1:0"',
+    "[[apps]]",
+    ...lines(app),
+    "",
+  ].join("\n");
+}

@@ -1,0 +1,220 @@
+//! Protocol §2.7: channels that remember their last event.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::support::{DEADLINE, TestServer};
+
+const MISS: &str = "pusher:cache_miss";
+
+#[tokio::test]
+async fn an_empty_cache_is_a_miss_right_after_the_success() {
+    let server = TestServer::start().await;
+    let mut client = server.connect().await;
+    for channel in ["cache-room", "private-cache-room", "private-encrypted-cache-room"] {
+        client.subscribe_private(channel).await;
+        client.expect_json(json!({ "event": MISS, "channel": channel, "data": "{}" })).await;
+    }
+    client.join("presence-cache-room", "7").await;
+    client.expect_json(json!({ "event": MISS, "channel": "presence-cache-room", "data": "{}" })).await;
+    client.expect_silence().await;
+}
+
+#[tokio::test]
+async fn the_last_event_is_replayed_right_after_the_success() {
+    let server = TestServer::start().await;
+    let mut api = server.api().await;
+    // Nobody is subscribed to any of them.
+    for channel in ["cache-room", "private-cache-room", "presence-cache-room", "private-encrypted-cache-room"] {
+        api.trigger(channel, "first", "1").await;
+        api.trigger(channel, "second", " {\"any\": \"text ü\"} ").await;
+        let mut client = server.connect().await;
+        client.label(channel);
+        if channel.starts_with("presence-") {
+            client.join(channel, "7").await;
+        } else {
+            client.subscribe_private(channel).await;
+        }
+        client.expect_event(channel, "second", " {\"any\": \"text ü\"} ").await;
+        client.expect_silence().await;
+        // Live ones follow.
+        api.trigger(channel, "third", "3").await;
+        client.expect_event(channel, "third", "3").await;
+    }
+}
+
+#[tokio::test]
+async fn other_channels_remember_nothing() {
+    let server = TestServer::start().await;
+    let mut api = server.api().await;
+    for channel in ["room", "private-room", "nocache-x", "private-cached"] {
+        api.trigger(channel, "greet", "1").await;
+        let mut client = server.connect().await;
+        client.subscribe_private(channel).await;
+        client.expect_silence().await;
+    }
+}
+
+#[tokio::test]
+async fn the_cache_outlives_the_last_subscriber() {
+    let server = TestServer::start().await;
+    let mut api = server.api().await;
+    let mut client = server.connect().await;
+    client.subscribe("cache-room").await;
+    client.expect_on("cache-room", MISS).await;
+    api.trigger("cache-room", "greet", "1").await;
+    client.expect_event("cache-room", "greet", "1").await;
+    client.leave("cache-room").await;
+    assert_eq!(api.channel("cache-room", "").await, json!({ "occupied": false }));
+    client.subscribe("cache-room").await;
+    client.expect_event("cache-room", "greet", "1").await;
+    client.disconnect().await;
+    let mut next = server.connect().await;
+    next.subscribe("cache-room").await;
+    next.expect_event("cache-room", "greet", "1").await;
+}
+
+#[tokio::test]
+async fn an_event_that_excludes_its_sender_is_cached_too() {
+    let server = TestServer::start().await;
+    let mut api = server.api().await;
+    let mut sender = server.connect().await;
+    sender.subscribe("cache-room").await;
+    sender.expect_on("cache-room", MISS).await;
+    api.trigger_except("cache-room", "greet", "1", &sender.socket_id).await;
+    sender.expect_silence().await;
+    let mut other = server.connect().await;
+    other.subscribe("cache-room").await;
+    other.expect_event("cache-room", "greet", "1").await;
+}
+
+#[tokio::test]
+async fn client_events_and_presence_events_are_not_cached() {
+    let server = TestServer::with_app(|app| {
+        app.client_events = true;
+        app.subscription_counts = true;
+    })
+    .await;
+    let channel = "presence-cache-room";
+    let mut ann = server.join(channel, "ann").await;
+    ann.expect_on(channel, MISS).await;
+    let mut bob = server.join(channel, "bob").await;
+    bob.expect_on(channel, MISS).await;
+    ann.expect_on(channel, "pusher_internal:member_added").await;
+    ann.send_event(channel, "client-a", json!({})).await;
+    bob.expect_on(channel, "client-a").await;
+    bob.leave(channel).await;
+    let mut carl = server.join(channel, "carl").await;
+    carl.expect_on(channel, MISS).await;
+    // Nor do they push out what is cached.
+    server.api().await.trigger(channel, "greet", "1").await;
+    ann.expect_on(channel, "pusher_internal:member_removed").await;
+    ann.expect_on(channel, "pusher_internal:member_added").await;
+    ann.expect_event(channel, "greet", "1").await;
+    ann.send_event(channel, "client-b", json!({})).await;
+    ann.settle().await;
+    bob.join(channel, "bob").await;
+    bob.expect_event(channel, "greet", "1").await;
+}
+
+#[tokio::test]
+async fn an_event_is_forgotten_after_its_lifetime() {
+    let server = TestServer::with_app(|app| app.limits.cache_ttl = Duration::from_secs(1)).await;
+    let mut api = server.api().await;
+    let published = Instant::now();
+    api.trigger("cache-room", "greet", "1").await;
+    let mut client = server.connect().await;
+    client.subscribe("cache-room").await;
+    client.expect_event("cache-room", "greet", "1").await;
+    loop {
+        let info = api.channel("cache-room", "cache").await;
+        if info["cache"].is_null() {
+            break;
+        }
+        assert_eq!(info["cache"]["data"], "1");
+        assert!(published.elapsed() < DEADLINE, "never forgotten: {info}");
+    }
+    assert!(published.elapsed() >= Duration::from_millis(900), "forgotten after {:?}", published.elapsed());
+    client.leave("cache-room").await;
+    client.subscribe("cache-room").await;
+    client.expect_on("cache-room", MISS).await;
+}
+
+#[tokio::test]
+async fn the_api_shows_what_is_cached() {
+    let server = TestServer::start().await;
+    let mut api = server.api().await;
+    assert_eq!(api.channel("cache-room", "cache").await, json!({ "occupied": false, "cache": null }));
+    api.trigger("cache-room", "greet", "{\"a\":1}").await;
+    let info = api.channel("cache-room", "cache").await;
+    assert_eq!(info["occupied"], false);
+    assert_eq!(info["cache"]["data"], "{\"a\":1}");
+    let ttl = info["cache"]["ttl"].as_u64().expect("an integer");
+    assert!((1790..=1800).contains(&ttl), "30 minutes by default, not {ttl}");
+}
+
+#[tokio::test]
+async fn the_last_event_of_a_batch_is_cached() {
+    let server = TestServer::start().await;
+    let mut api = server.api().await;
+    let batch: Vec<Value> =
+        (0..10).map(|n| json!({ "name": "tick", "channel": "cache-room", "data": n.to_string() })).collect();
+    api.post("/batch_events", &json!({ "batch": batch })).await.ok();
+    let mut client = server.connect().await;
+    client.subscribe("cache-room").await;
+    client.expect_event("cache-room", "tick", "9").await;
+    client.expect_silence().await;
+}
+
+#[tokio::test]
+async fn each_app_has_its_own_cache() {
+    let server = TestServer::with(|config| {
+        config.apps.push(fanfare::config::AppConfig::new("43", "other-key", "other-secret"));
+    })
+    .await;
+    server.api().await.trigger("cache-room", "greet", "1").await;
+    let mut other = server.dial().path("/app/other-key").connect().await;
+    other.subscribe("cache-room").await;
+    other.expect_on("cache-room", MISS).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_event_published_around_a_subscription_arrives_exactly_once() {
+    const EVENTS: u64 = 400;
+    let server = TestServer::start().await;
+    let (progress, published) = watch::channel(0_u64);
+    let mut readers = JoinSet::new();
+    for reader in 0..40 {
+        let dial = server.dial();
+        let mut published = published.clone();
+        readers.spawn(async move {
+            let mut client = dial.connect().await;
+            client.label(&format!("reader {reader}"));
+            // Spread over the whole time of the publishing.
+            published.wait_for(|count| *count >= reader * EVENTS / 40).await.unwrap();
+            client.subscribe("cache-room").await;
+            let first = client.next().await;
+            let mut expected = match first.event() {
+                MISS => 0,
+                _ => first.text().parse::<u64>().unwrap() + 1,
+            };
+            while expected < EVENTS {
+                let message = client.expect_on("cache-room", "tick").await;
+                if message.text() != expected.to_string() {
+                    client.fail(&format!("expected {expected}"));
+                }
+                expected += 1;
+            }
+            client.expect_silence().await;
+        });
+    }
+    let mut api = server.api().await;
+    for n in 0..EVENTS {
+        api.trigger("cache-room", "tick", &n.to_string()).await;
+        progress.send_replace(n + 1);
+    }
+    readers.join_all().await;
+}

@@ -1,0 +1,30 @@
+//! The server seen from outside: every test starts its own on a free port, talks to it through real sockets, and reads
+//! as a sentence of the specification. The client, the HTTP client and the signatures in [`support`] are written for
+//! these tests alone, so that a mistake shared with the server cannot hide.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop where it stands")]
+#![allow(unreachable_pub, reason = "nothing outside this binary can call anything in it")]
+
+mod support;
+
+mod admin;
+mod api_auth;
+mod api_channels;
+mod api_events;
+mod api_http;
+mod api_users;
+mod cache;
+mod channel_kinds;
+mod client_events;
+mod connection;
+mod fan_out;
+mod limits;
+mod liveness;
+mod malformed;
+mod presence;
+mod shutdown;
+mod slow_consumer;
+mod subscription_counts;
+mod subscriptions;
+mod tls;
+mod users;

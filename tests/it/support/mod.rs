@@ -1,0 +1,44 @@
+//! What the tests are written with: a server, a Pusher client, a client of the HTTP API, and signatures.
+
+mod api;
+mod client;
+mod message;
+mod server;
+pub mod sign;
+mod wire;
+
+use std::time::Duration;
+
+pub use api::{Api, Call, Encoding, Http, Response};
+pub use client::Client;
+pub use message::Message;
+pub use server::TestServer;
+pub use wire::{Item, Opcode, Wire, head, masked, unmasked};
+
+/// How long a test waits for something that should arrive before it fails.
+pub const DEADLINE: Duration = Duration::from_secs(5);
+
+/// The app of every test that does not ask for another one. The vectors of the protocol document use its credentials.
+pub const APP_ID: &str = "42";
+/// The app's key.
+pub const KEY: &str = "app-key-1";
+/// The app's secret.
+pub const SECRET: &str = "app-secret-1";
+
+/// Waits for something that should happen soon.
+pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(DEADLINE, future).await {
+        Ok(value) => value,
+        Err(_) => panic!("no {what} within {DEADLINE:?}"),
+    }
+}
+
+/// Seconds since 1970.
+pub fn unix_now() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs()
+}
+
+/// A message as the bytes a client sends, for tests that write by hand.
+pub fn wire_masked(text: &str) -> Vec<u8> {
+    wire::masked(true, Opcode::Text as u8, text.as_bytes())
+}

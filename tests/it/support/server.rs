@@ -1,0 +1,197 @@
+//! A server of the test's own, and the ways to reach it.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use fanfare::config::AppConfig;
+use fanfare::{Config, Server};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use super::{APP_ID, Api, Client, DEADLINE, Http, KEY, SECRET, Wire, within};
+
+/// A running server. Dropping it asks it to stop.
+pub struct TestServer {
+    /// Where clients and backends connect.
+    pub addr: SocketAddr,
+    /// Where health and metrics are.
+    pub admin: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    running: JoinHandle<()>,
+}
+
+impl TestServer {
+    /// A server with one app and the default of everything.
+    pub async fn start() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    /// A server whose only app is changed first.
+    pub async fn with_app(change: impl FnOnce(&mut AppConfig)) -> Self {
+        Self::with(|config| change(&mut config.apps[0])).await
+    }
+
+    /// A server whose configuration is changed first.
+    pub async fn with(change: impl FnOnce(&mut Config)) -> Self {
+        let mut config = Config::default();
+        config.server.listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        config.admin.listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        config.server.drain_period = Duration::from_secs(1);
+        config.apps = vec![AppConfig::new(APP_ID, KEY, SECRET)];
+        change(&mut config);
+        let server = Server::bind(config).await.unwrap_or_else(|error| panic!("the server does not start: {error}"));
+        let (addr, admin) = (server.local_addr(), server.admin_addr());
+        let (stop, stopped) = oneshot::channel::<()>();
+        let running = tokio::spawn(server.run(async move {
+            let _ = stopped.await;
+        }));
+        Self { addr, admin, stop: Some(stop), running }
+    }
+
+    /// A connection of protocol 7 after its greeting.
+    pub async fn connect(&self) -> Client {
+        self.dial().connect().await
+    }
+
+    /// A connection that is a member of a presence channel.
+    pub async fn join(&self, channel: &str, user_id: &str) -> Client {
+        let mut client = self.connect().await;
+        client.join(channel, user_id).await;
+        client
+    }
+
+    /// A connection that is signed in.
+    pub async fn sign_in(&self, user_id: &str) -> Client {
+        let mut client = self.connect().await;
+        client.sign_in(user_id).await;
+        client
+    }
+
+    /// A WebSocket handshake to be changed before it is made.
+    pub fn dial(&self) -> Dial {
+        Dial {
+            addr: self.addr,
+            path: format!("/app/{KEY}"),
+            query: "protocol=7&client=js&version=8.6.0&flash=false".to_owned(),
+            headers: Vec::new(),
+        }
+    }
+
+    /// A client of the HTTP API with one connection.
+    pub async fn api(&self) -> Api {
+        Api::new(self.http().await)
+    }
+
+    /// A plain HTTP/1.1 connection to the public port.
+    pub async fn http(&self) -> Http {
+        Http::new(Wire::connect(self.addr).await)
+    }
+
+    /// Asks the server to stop; [`stopped`](Self::stopped) waits for it.
+    pub fn stop(&mut self) {
+        let _ = self.stop.take().expect("only stopped once").send(());
+    }
+
+    /// Waits until `run` has returned.
+    pub async fn stopped(&mut self) {
+        self.stopped_within(DEADLINE).await;
+    }
+
+    /// Waits until `run` has returned, for this long.
+    pub async fn stopped_within(&mut self, time: Duration) {
+        let running = tokio::time::timeout(time, &mut self.running).await;
+        running.unwrap_or_else(|_| panic!("run() has not returned within {time:?}")).unwrap();
+    }
+
+    /// True once `run` has returned.
+    pub fn is_stopped(&self) -> bool {
+        self.running.is_finished()
+    }
+}
+
+/// A WebSocket handshake.
+#[derive(Clone)]
+pub struct Dial {
+    addr: SocketAddr,
+    path: String,
+    query: String,
+    headers: Vec<(String, String)>,
+}
+
+impl Dial {
+    /// Another path than that of the app.
+    pub fn path(mut self, path: &str) -> Self {
+        path.clone_into(&mut self.path);
+        self
+    }
+
+    /// Another query.
+    pub fn query(mut self, query: &str) -> Self {
+        query.clone_into(&mut self.query);
+        self
+    }
+
+    /// As a client of this protocol version.
+    pub fn protocol(self, version: u32) -> Self {
+        self.query(&format!("protocol={version}&client=js&version=8.6.0"))
+    }
+
+    /// One more header.
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// The request as text.
+    pub fn request(&self) -> String {
+        let mut request = format!(
+            "GET {}{}{} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n",
+            self.path,
+            if self.query.is_empty() { "" } else { "?" },
+            self.query,
+            self.addr
+        );
+        for (name, value) in &self.headers {
+            request.push_str(&format!("{name}: {value}\r\n"));
+        }
+        request + "\r\n"
+    }
+
+    /// Connects and upgrades, and leaves all messages to the test.
+    pub async fn open(&self) -> Client {
+        self.open_over(Wire::connect(self.addr).await).await
+    }
+
+    /// Upgrades over an existing connection.
+    pub async fn open_over(&self, mut wire: Wire) -> Client {
+        wire.write(self.request().as_bytes()).await;
+        let head = within("answer to the handshake", wire.head()).await.expect("the server hung up on the handshake");
+        // The value that RFC 6455 §1.3 works out for the key above.
+        let lower = head.to_lowercase();
+        assert!(head.starts_with("HTTP/1.1 101 "), "not upgraded: {head}");
+        assert!(lower.contains("\r\nupgrade: websocket"), "{head}");
+        assert!(lower.contains("\r\nconnection: upgrade"), "{head}");
+        assert!(head.contains(": s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), "wrong Sec-WebSocket-Accept: {head}");
+        Client::new(wire, head)
+    }
+
+    /// Connects, upgrades and takes the greeting.
+    pub async fn connect(&self) -> Client {
+        let mut client = self.open().await;
+        client.greeting().await;
+        client
+    }
+
+    /// Connects, upgrades, and expects to be refused: by the close frame alone, or, for the old protocols, by an error
+    /// event and the close frame.
+    pub async fn refused(&self, code: u16) -> String {
+        let mut client = self.open().await;
+        let version = self.query.split('&').find_map(|pair| pair.strip_prefix("protocol="));
+        let announced = version.and_then(|version| version.parse::<u32>().ok()).is_some_and(|version| version <= 5);
+        client.label(&format!("{}?{}", self.path, self.query));
+        let reason = client.expect_fatal(code, announced).await;
+        client.expect_end().await;
+        reason
+    }
+}

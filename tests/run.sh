@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# Runs every test: the Rust ones, then the client libraries for JavaScript and for Python against the built server.
+# All of them run even if one fails; the end shows what each runner said last, and the exit code is 0 only if all passed.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+target="${CARGO_TARGET_DIR:-target}"
+logs="$target/test-logs"
+failed=()
+
+main() {
+    mkdir -p "$logs"
+    tests/setup.sh || exit 1
+    cargo build --locked --bins --tests || exit 1
+    : "${FANFARE_BIN:=$(realpath "$target")/debug/fanfare}"
+    export FANFARE_BIN
+
+    run rust cargo test --locked
+    run node npm --prefix tests/clients test --silent
+    run python tests/clients/.venv/bin/python -m pytest tests/clients
+
+    summary
+    [[ ${#failed[@]} -eq 0 ]]
+}
+
+# run NAME COMMAND…: runs it, shows its output and keeps it for the summary.
+run() {
+    printf '\n== %s\n' "$1"
+    "${@:2}" 2>&1 | tee "$logs/$1.log"
+    [[ ${PIPESTATUS[0]} -eq 0 ]] || failed+=("$1")
+}
+
+summary() {
+    printf '\n== what the runners said last\n'
+    grep '^test result:' "$logs/rust.log"
+    grep -E '^ℹ (tests|suites|pass|fail|cancelled|skipped|todo|duration_ms) ' "$logs/node.log"
+    tail -n 1 "$logs/python.log"
+    if [[ ${#failed[@]} -gt 0 ]]; then
+        printf 'FAILED: %s\n' "${failed[*]}"
+    else
+        printf 'all passed\n'
+    fi
+}
+
+main
