@@ -335,6 +335,40 @@ async fn connections_that_stay_unauthorised_are_closed_and_authorised_ones_live_
 }
 
 #[tokio::test]
+async fn unauthorised_connections_do_not_count_towards_the_quota() {
+    let server = TestServer::with_app(|app| {
+        app.authorized_connections = true;
+        app.limits.connections = 1;
+    })
+    .await;
+    let mut waiting = Vec::new();
+    for _ in 0..5 {
+        waiting.push(server.connect().await);
+    }
+    let mut first = server.sign_in("7").await;
+    let mut second = waiting.pop().unwrap();
+    second.send(second.subscription("private-room")).await;
+    loop {
+        match second.item().await {
+            // It may have been told of its success before its place was looked for.
+            Item::Text(text) => assert!(text.contains("subscription_succeeded"), "{text}"),
+            Item::Close(code, reason) => {
+                assert_eq!((code, reason.as_str()), (Some(4004), "Application is over connection quota"));
+                break;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    // One connection has one place, however often it shows that it is authorised.
+    first.subscribe_private("private-room").await;
+    first.join("presence-room", "7").await;
+    first.expect_silence().await;
+    for client in &mut waiting {
+        client.expect_silence().await;
+    }
+}
+
+#[tokio::test]
 async fn a_client_that_says_goodbye_is_answered_in_kind() {
     let server = TestServer::start().await;
     for (code, payload) in

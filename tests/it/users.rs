@@ -314,6 +314,16 @@ async fn two_users_can_watch_each_other() {
 }
 
 #[tokio::test]
+async fn users_can_watch_themselves() {
+    let server = watching_server(Duration::ZERO).await;
+    let mut one = watch(&server, "7", json!(["7"])).await;
+    expect_statuses(&mut one, &["7"], &[]).await;
+    let two = server.sign_in("7").await;
+    two.disconnect().await;
+    one.expect_silence().await;
+}
+
+#[tokio::test]
 async fn a_user_who_returns_within_the_grace_was_never_gone() {
     let server = watching_server(Duration::from_secs(1)).await;
     let bob = server.sign_in("bob").await;
