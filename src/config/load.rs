@@ -231,7 +231,8 @@ impl<'a> Reader<'a> {
                 let text = format!("unknown key{}", names.like_path(path));
                 self.mistakes.push((layers.place_in(Layer::File, path), text));
             }
-            let misplaced = entry.given == Given::Table && self.lists.contains_key(path);
+            let is_table = entry.given == Given::Table;
+            let misplaced = known && is_table == self.lists.contains_key(path);
             if !known || misplaced || self.keys.contains(path) {
                 closed.push(format!("{path}."));
             }

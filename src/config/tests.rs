@@ -284,6 +284,21 @@ fn a_list_entry_that_leaves_others_out_is_a_mistake() {
 }
 
 #[test]
+fn a_table_has_no_value() {
+    let text = "this is a table, and only the keys in it have values";
+    assert_eq!(
+        mistakes(APP, &[("FANFARE_SERVER", "x"), ("FANFARE_APPS_0", "x")], &[("server", "x"), ("apps.0.limits", "x")]),
+        [
+            format!("FANFARE_APPS_0: unknown variable; {text}"),
+            format!("FANFARE_SERVER: unknown variable; {text}"),
+            format!("--set apps.0.limits: unknown key; {text}"),
+            format!("--set server: unknown key; {text}"),
+        ]
+    );
+    assert_mistakes("[[admin]]\nlisten = \"x\"\n", &["fanfare.toml:1: admin: not a table; expected [admin]"]);
+}
+
+#[test]
 fn a_value_of_the_wrong_type_is_a_mistake() {
     let file = "server = 5\n[log]\nlevel.x = 1\nformat = \"xml\"\n[admin]\nlisten = 9601\n[app_defaults]\n\
                 debug = \"true\"\nallowed_origins = \"*\"\nlimits.event_data = 1.5\nlimits.connections = \"5\"\n";
