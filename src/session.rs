@@ -289,17 +289,23 @@ impl Session {
             return Err(ClientError::ClientEventName(event.chars().take(limits.event_name_length).collect()));
         }
         let (Some(channel), Some(data)) = (channel, data) else { return Err(ClientError::ClientEventIncomplete) };
-        let name = ChannelName::parse(channel, limits.channel_name_length);
-        let name = name.ok().filter(ChannelName::needs_auth).ok_or(ClientError::ClientEventChannel)?;
-        let user_id = self.subscriptions.get(&name);
-        let user_id = user_id.ok_or_else(|| ClientError::ClientEventNotSubscribed(channel.to_owned()))?;
+        let Some((name, user_id)) = self.subscriptions.get_key_value(channel) else {
+            let name = ChannelName::parse(channel, limits.channel_name_length);
+            return Err(match name.is_ok_and(|name| name.needs_auth()) {
+                true => ClientError::ClientEventNotSubscribed(channel.to_owned()),
+                false => ClientError::ClientEventChannel,
+            });
+        };
+        if !name.needs_auth() {
+            return Err(ClientError::ClientEventChannel);
+        }
         if data.length() > limits.event_data {
             return Err(ClientError::ClientEventTooLarge(limits.event_data));
         }
         if self.client_events.take(Instant::now()).is_err() {
             return Err(ClientError::ClientEventRate);
         }
-        let event = ClientEvent { event, channel: &name, data, user_id: user_id.as_ref() };
+        let event = ClientEvent { event, channel: name, data, user_id: user_id.as_ref() };
         self.node.client_event(&self.client, &event);
         Ok(())
     }

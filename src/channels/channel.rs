@@ -1,17 +1,17 @@
 //! One channel: its subscribers, members, cached event and count. Everything happens under its lock.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use indexmap::IndexMap;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::outbox::Outbox;
-use crate::protocol::{ChannelName, Frame, ServerEvent, SocketId, SubscriptionError, UserId};
+use crate::protocol::{ChannelName, EventData, Frame, ServerEvent, SocketId, SubscriptionError, UserId};
 
 use super::agenda::Chore;
 use super::presence::Presence;
-use super::{Cached, Occupancy, Rules, Subscribed, Subscriber, Unsubscribed};
+use super::{Occupancy, Rules, Subscribed, Subscriber, Unsubscribed};
 
 /// A channel that somebody is subscribed to, or that holds a cached event.
 #[derive(Debug, Default)]
@@ -22,7 +22,7 @@ pub(super) struct Channel(Mutex<State>);
 pub(super) struct State {
     subscribers: IndexMap<SocketId, Subscription>,
     presence: Option<Box<Presence>>,
-    cached: Option<Box<(Cached, Instant)>>,
+    cached: Option<Box<Cached>>,
     count: Count,
     retired: bool,
 }
@@ -31,6 +31,17 @@ pub(super) struct State {
 struct Subscription {
     outbox: Arc<Outbox>,
     user_id: Option<UserId>,
+}
+
+/// The last event of a cache channel: what is replayed to newcomers, and what the HTTP API shows.
+#[derive(Debug)]
+pub(super) struct Cached {
+    /// The event, encoded.
+    pub(super) frame: Frame,
+    /// Its data.
+    pub(super) data: EventData,
+    /// From when on it is forgotten.
+    pub(super) expires: Instant,
 }
 
 /// The throttle of subscription counts (§2.11).
@@ -71,7 +82,7 @@ impl State {
         };
         outbox.push(ServerEvent::SubscriptionSucceeded { channel: name.as_str(), data: &success }.encode());
 
-        let cached = self.cached(now).map(|(event, _)| event.frame.clone());
+        let cached = self.cached(now).map(|event| event.frame.clone());
         let cache_miss = name.is_cache() && cached.is_none();
         if cache_miss {
             outbox.push(ServerEvent::CacheMiss { channel: name.as_str() }.encode());
@@ -115,22 +126,22 @@ impl State {
     }
 
     /// Keeps an event for newcomers. A chore drops it later; there is one already if an event is replaced.
-    pub(super) fn remember(&mut self, event: Cached, expires: Instant) -> Option<(Instant, Chore)> {
-        let planned = self.cached.replace(Box::new((event, expires))).is_some();
+    pub(super) fn remember(&mut self, event: Cached) -> Option<(Instant, Chore)> {
+        let expires = event.expires;
+        let planned = self.cached.replace(Box::new(event)).is_some();
         (!planned).then_some((expires, Chore::Expire))
     }
 
-    /// The cached event and the time it has left.
-    pub(super) fn cached(&self, now: Instant) -> Option<(&Cached, Duration)> {
-        let (event, expires) = self.cached.as_deref()?;
-        (*expires > now).then(|| (event, *expires - now))
+    /// The cached event, if it has not expired.
+    pub(super) fn cached(&self, now: Instant) -> Option<&Cached> {
+        self.cached.as_deref().filter(|event| event.expires > now)
     }
 
     /// Drops the cached event if its time has come; else says when to look again.
     pub(super) fn expire(&mut self, now: Instant) -> Option<(Instant, Chore)> {
-        let (_, expires) = self.cached.as_deref()?;
-        if *expires > now {
-            return Some((*expires, Chore::Expire));
+        let expires = self.cached.as_ref()?.expires;
+        if expires > now {
+            return Some((expires, Chore::Expire));
         }
         self.cached = None;
         None

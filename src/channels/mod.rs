@@ -21,7 +21,7 @@ use crate::outbox::Outbox;
 use crate::protocol::{ChannelName, EventData, Frame, Member, SocketId, SubscriptionError, UserId};
 
 use agenda::{Agenda, Chore};
-use channel::{Channel, State};
+use channel::{Cached, Channel, State};
 pub use users::{Connection, Users};
 
 /// The channels of one app on this node.
@@ -71,15 +71,6 @@ pub struct Unsubscribed {
     pub vacated: bool,
     /// It was this user's last on this presence channel.
     pub member_removed: Option<UserId>,
-}
-
-/// An event for a channel's cache: what is replayed to newcomers, and what the HTTP API shows.
-#[derive(Debug, Clone)]
-pub struct Cached {
-    /// The event, encoded.
-    pub frame: Frame,
-    /// Its data.
-    pub data: EventData,
 }
 
 /// What can be asked about a channel.
@@ -144,13 +135,21 @@ impl Channels {
 
     /// Delivers an event that a backend published, and remembers it if the channel is a cache channel. Returns the
     /// number of outboxes it went to.
-    pub fn publish(&self, name: &ChannelName, event: Cached, except: Option<SocketId>, now: Instant) -> usize {
+    pub fn publish(
+        &self,
+        name: &ChannelName,
+        frame: Frame,
+        data: &EventData,
+        except: Option<SocketId>,
+        now: Instant,
+    ) -> usize {
         if !name.is_cache() {
-            return self.deliver(name, &event.frame, except);
+            return self.deliver(name, &frame, except);
         }
         let (delivered, chore) = self.with(name, |state| {
-            let delivered = state.deliver(&event.frame, except);
-            (delivered, state.remember(event.clone(), now + self.rules.cache_ttl))
+            let delivered = state.deliver(&frame, except);
+            let expires = now + self.rules.cache_ttl;
+            (delivered, state.remember(Cached { frame, data: data.clone(), expires }))
         });
         self.plan(name, chore);
         delivered
@@ -173,7 +172,7 @@ impl Channels {
 
     /// The event a cache channel holds, and the time it has left.
     pub fn cached(&self, name: &ChannelName, now: Instant) -> Option<(EventData, Duration)> {
-        self.get(name)?.lock().cached(now).map(|(event, left)| (event.data.clone(), left))
+        self.get(name)?.lock().cached(now).map(|event| (event.data.clone(), event.expires - now))
     }
 
     /// All occupied channels whose name begins with `prefix`.

@@ -114,16 +114,23 @@ impl Users {
     /// Delivers a frame to all connections of a user but one; how many there were.
     pub fn deliver(&self, user_id: &UserId, frame: &Frame, except: Option<SocketId>) -> usize {
         let state = self.state.lock();
-        let connections = state.users.get(user_id).into_iter().flat_map(|user| &user.connections);
-        let others = connections.filter(|(socket_id, _)| Some(**socket_id) != except);
-        others.map(|(_, outbox)| outbox.push(frame.clone())).count()
+        let Some(user) = state.users.get(user_id) else { return 0 };
+        let mut delivered = 0;
+        for (_, outbox) in user.connections.iter().filter(|(socket_id, _)| Some(**socket_id) != except) {
+            outbox.push(frame.clone());
+            delivered += 1;
+        }
+        delivered
     }
 
     /// Closes all connections of a user; how many there were.
     pub fn terminate(&self, user_id: &UserId, code: u16) -> usize {
         let state = self.state.lock();
-        let connections = state.users.get(user_id).into_iter().flat_map(|user| user.connections.values());
-        connections.map(|outbox| outbox.close(CloseReason::Terminated(code))).count()
+        let Some(user) = state.users.get(user_id) else { return 0 };
+        for outbox in user.connections.values() {
+            outbox.close(CloseReason::Terminated(code));
+        }
+        user.connections.len()
     }
 
     /// Users with a connection.

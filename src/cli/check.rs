@@ -24,7 +24,7 @@ impl Args {
         let file = self.sources.config.clone();
         let loaded = Config::load(&self.sources.sources(Vec::new()))?;
         for warning in &loaded.warnings {
-            eprintln!("warning: {warning}");
+            output::remark(format_args!("warning: {warning}"));
         }
         settings::check_servable(&loaded.config)?;
         let name = file.map_or("environment".to_owned(), |file| file.display().to_string());

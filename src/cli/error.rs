@@ -8,6 +8,7 @@ use crate::server::StartError;
 
 use super::api_client::CallError;
 use super::listen::ListenError;
+use super::output;
 
 /// The end of a command that failed.
 #[derive(Debug, thiserror::Error)]
@@ -48,8 +49,8 @@ impl CliError {
             // `fanfare listen … | head -1`: the reader has what it wanted.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => return ExitCode::SUCCESS,
             // One line a mistake, each beginning with its place, as editors expect it.
-            Self::Config(error) => eprintln!("{error}"),
-            _ => eprintln!("fanfare: {self}"),
+            Self::Config(error) => output::remark(error),
+            _ => output::remark(format_args!("fanfare: {self}")),
         }
         match self {
             Self::Config(_) | Self::Usage(_) | Self::LogLevel(_) => ExitCode::from(2),

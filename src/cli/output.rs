@@ -1,4 +1,5 @@
-//! Writing results to standard output. Unlike `println!`, a reader that went away is an error and not a panic.
+//! Writing results to standard output, and remarks to standard error. Unlike with `println!` and `eprintln!`, a reader
+//! that went away is no panic.
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -9,6 +10,11 @@ use super::CliError;
 pub(super) fn line(text: impl Display) -> Result<(), CliError> {
     let mut out = io::stdout().lock();
     writeln!(out, "{text}").and_then(|()| out.flush()).map_err(CliError::Output)
+}
+
+/// Writes one line beside the results. If nobody reads it, nobody needs it.
+pub(super) fn remark(text: impl Display) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
 /// Text for one line of a terminal: control characters, with which a sender could move the cursor or break the line,

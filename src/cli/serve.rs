@@ -64,7 +64,6 @@ pub(super) fn serve(config: Config, bound: impl FnOnce(SocketAddr) -> Result<(),
         let server = Server::bind(config).await?;
         bound(server.local_addr())?;
         server.run(stop_on(signals)).await;
-        info!("stopped");
         Ok(())
     })
 }
@@ -72,7 +71,7 @@ pub(super) fn serve(config: Config, bound: impl FnOnce(SocketAddr) -> Result<(),
 /// Returns at the first signal. The second one finds somebody who does not want to wait for the drain.
 async fn stop_on(mut signals: Signals) {
     let signal = signals.next().await;
-    info!(signal, "stopping; a second signal ends the process at once");
+    info!(signal, "asked to stop; a second signal ends the process at once");
     tokio::spawn(async move {
         let signal = signals.next().await;
         warn!(signal, "ending at once");

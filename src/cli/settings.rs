@@ -26,13 +26,10 @@ impl SourceArgs {
     }
 }
 
-/// The `FANFARE_…` variables of this process.
+/// The variables of this process: all of them, because a `secret_env` may name any.
 pub(super) fn environment() -> Vec<(String, String)> {
     let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
-    std::env::vars_os()
-        .map(|(name, value)| (text(name), text(value)))
-        .filter(|(name, _)| name.starts_with("FANFARE_"))
-        .collect()
+    std::env::vars_os().map(|(name, value)| (text(name), text(value))).collect()
 }
 
 /// [`Config::check_servable`], with the way out for somebody who only wants to try.

@@ -30,7 +30,7 @@ impl Args {
         }
         let loaded = Config::load(&self.sources.sources(Vec::new()))?;
         for warning in &loaded.warnings {
-            eprintln!("warning: {warning}");
+            output::remark(format_args!("warning: {warning}"));
         }
         output::line(loaded.config.to_toml().trim_end())
     }

@@ -44,7 +44,9 @@ impl Args {
         }
         let channel = self.channel.expect("clap asks for a channel unless there is user data");
         if ChannelName::parse(&channel, usize::MAX).is_ok_and(|name| name.kind() == Kind::PrivateEncrypted) {
-            eprintln!("note: an encrypted channel's answer also needs shared_secret, which only your backend can make");
+            output::remark(
+                "note: an encrypted channel's answer also needs shared_secret, which only your backend can make",
+            );
         }
         output::line(signer.channel(&channel, self.channel_data.as_deref()))
     }

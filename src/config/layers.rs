@@ -92,11 +92,6 @@ impl Layers {
         }
     }
 
-    /// What the strongest source says.
-    pub(super) fn find(&self, path: &str) -> Option<&Given> {
-        Layer::ALL.into_iter().find_map(|layer| self.get(layer, path)).map(|entry| &entry.given)
-    }
-
     /// Whether a source has this table or anything in it.
     pub(super) fn has_table(&self, path: &str) -> bool {
         Layer::ALL.into_iter().any(|layer| self.has_table_in(layer, path))

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
-use super::layers::{Layer, Layers, Place, Sources, env_name};
+use super::layers::{Entry, Layer, Layers, Place, Sources, env_name};
 use super::rule::{Given, Rule};
 use super::schema::{self, SECRETS, Visitor};
 use super::suggest::KnownNames;
@@ -73,39 +73,57 @@ struct Reader<'a> {
 
 impl Visitor for Reader<'_> {
     fn key<T>(&mut self, name: &'static str, field: &mut T, rule: Rule<T>) {
-        let path = self.path(name);
-        match self.layers.find(&path).map(|given| (rule.read)(given)) {
-            Some(Ok(value)) => *field = value,
-            Some(Err(reason)) => self.refuse(&path, format!("{reason}; expected {}", rule.expected)),
-            None if rule.required => self.refuse(&path, format!("missing; expected {}", rule.expected)),
-            None => {}
+        let (path, layers) = (self.path(name), self.layers);
+        let mut replaced = false;
+        for layer in Layer::ALL {
+            let Some(Entry { given, .. }) = layers.get(layer, &path) else { continue };
+            match (rule.read)(given) {
+                Ok(value) if !replaced => *field = value,
+                Ok(_) => {}
+                // It may be there on the machine that the file was written for.
+                Err(_) if replaced && rule.names_a_file && given.text().is_some() => {}
+                // Also if it is replaced: a file with a mistake is not left to be found by the next machine.
+                Err(reason) => {
+                    let place = layers.place_in(layer, &path);
+                    self.mistakes.push((place, format!("{reason}; expected {}", rule.expected)));
+                }
+            }
+            replaced = true;
+        }
+        if !replaced && rule.required {
+            self.refuse(&path, format!("missing; expected {}", rule.expected));
         }
         self.keys.insert(path);
     }
 
     fn secret(&mut self, secret: &mut Secret) {
-        let paths = SECRETS.map(|name| self.path(name));
+        let (paths, layers) = (SECRETS.map(|name| self.path(name)), self.layers);
         self.keys.extend(paths.clone());
         // All three are one setting: a variable replaces the file's `secret_file`, say.
-        let in_layer = |layer: &Layer| paths.iter().filter(|path| self.layers.get(*layer, path).is_some()).count();
-        let Some(layer) = Layer::ALL.into_iter().find(|layer| in_layer(layer) > 0) else {
-            return self.refuse(&paths[0], "missing; expected `secret`, `secret_file` or `secret_env`".to_owned());
-        };
-        let given = |path: &String| self.layers.get(layer, path).map(|entry| entry.given.clone());
-        let mut found = SECRETS.into_iter().zip(&paths).filter_map(|(name, path)| Some((name, path, given(path)?)));
-        let (Some((name, path, given)), None) = (found.next(), found.next()) else {
-            let place = self.layers.place_in(layer, &paths[0]);
-            let text = "given more than once; expected one of `secret`, `secret_file` and `secret_env`".to_owned();
-            return self.mistakes.push((place, text));
-        };
-        // None of the three values is shown: a secret in the wrong place is a secret all the same.
-        match self.read_secret(name, &given) {
-            Ok(text) if text.trim().is_empty() => self.refuse(path, "empty; expected a secret".to_owned()),
-            Ok(text) if text == MASK => {
-                self.refuse(path, "the mask of a printed configuration; expected the secret itself".to_owned());
+        let mut replaced = false;
+        for layer in Layer::ALL {
+            let given = |path: &String| layers.get(layer, path).map(|entry| &entry.given);
+            let all = SECRETS.into_iter().zip(&paths).filter_map(|(name, path)| Some((name, path, given(path)?)));
+            let all: Vec<_> = all.collect();
+            // None of the values is shown: a secret in the wrong place is a secret all the same.
+            match all[..] {
+                [] => continue,
+                [(name, path, given)] => match self.read_secret(name, given) {
+                    Ok(_) if replaced => {}
+                    Ok(text) => *secret = Secret::new(text),
+                    // As with other files, what is replaced may be there elsewhere.
+                    Err(_) if replaced && given.text().is_some() => {}
+                    Err(reason) => self.mistakes.push((layers.place_in(layer, path), reason)),
+                },
+                _ => {
+                    let text = "given more than once; expected one of `secret`, `secret_file` and `secret_env`";
+                    self.mistakes.push((layers.place_in(layer, &paths[0]), text.to_owned()));
+                }
             }
-            Ok(text) => *secret = Secret::new(text),
-            Err(reason) => self.refuse(path, reason),
+            replaced = true;
+        }
+        if !replaced {
+            self.refuse(&paths[0], "missing; expected `secret`, `secret_file` or `secret_env`".to_owned());
         }
     }
 
@@ -179,22 +197,22 @@ impl<'a> Reader<'a> {
     }
 
     fn read_secret(&mut self, name: &str, given: &Given) -> Result<String, String> {
-        let (Given::Text(text) | Given::Untyped(text)) = given else {
-            return Err("not a string; expected a string".to_owned());
-        };
-        match name {
+        let text = given.text().ok_or("not a string; expected a string")?;
+        let secret = match name {
             "secret_file" => fs::read_to_string(text)
                 .map(|content| content.trim_end_matches(['\r', '\n']).to_owned())
-                .map_err(|error| format!("the file cannot be read: {error}; expected a path")),
+                .map_err(|error| format!("the file cannot be read: {error}; expected a path"))?,
             "secret_env" => {
-                self.secret_variables.insert(text.clone());
-                let value = self.layers.env.get(text).map(|entry| entry.given.clone());
-                let Some(Given::Untyped(value)) = value else {
-                    return Err("the variable is not set; expected the name of an environment variable".to_owned());
-                };
-                Ok(value)
+                self.secret_variables.insert(text.to_owned());
+                let value = self.layers.env.get(text).and_then(|entry| entry.given.text());
+                value.ok_or("the variable is not set; expected the name of an environment variable")?.to_owned()
             }
-            _ => Ok(text.clone()),
+            _ => text.to_owned(),
+        };
+        match secret.trim() {
+            "" => Err("empty; expected a secret".to_owned()),
+            MASK => Err("the mask of a printed configuration; expected the secret itself".to_owned()),
+            _ => Ok(secret),
         }
     }
 
@@ -213,7 +231,8 @@ impl<'a> Reader<'a> {
                 let text = format!("unknown key{}", names.like_path(path));
                 self.mistakes.push((layers.place_in(Layer::File, path), text));
             }
-            let misplaced = entry.given == Given::Table && self.lists.contains_key(path);
+            let is_table = entry.given == Given::Table;
+            let misplaced = known && is_table == self.lists.contains_key(path);
             if !known || misplaced || self.keys.contains(path) {
                 closed.push(format!("{path}."));
             }

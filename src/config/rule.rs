@@ -24,7 +24,7 @@ pub(super) enum Given {
 }
 
 impl Given {
-    fn text(&self) -> Option<&str> {
+    pub(super) fn text(&self) -> Option<&str> {
         match self {
             Self::Untyped(text) | Self::Text(text) => Some(text),
             _ => None,
@@ -60,6 +60,8 @@ pub(super) struct Rule<T> {
     pub(super) expected: String,
     /// There is no default.
     pub(super) required: bool,
+    /// Whether a value is allowed depends on the files of this machine.
+    pub(super) names_a_file: bool,
     /// The value, or what is wrong with what was given.
     pub(super) read: Reads<T>,
     /// The value as TOML.
@@ -74,7 +76,7 @@ impl<T> Rule<T> {
         read: impl Fn(&Given) -> Result<T, String> + 'static,
         write: fn(&T) -> String,
     ) -> Self {
-        Self { expected: expected.into(), required: false, read: Box::new(read), write }
+        Self { expected: expected.into(), required: false, names_a_file: false, read: Box::new(read), write }
     }
 
     /// The same rule for a setting without a default.
@@ -215,7 +217,8 @@ pub(super) fn readable_file() -> Rule<PathBuf> {
             Err(error) => Err(format!("{given} cannot be read: {error}")),
         }
     };
-    Rule::new("the path of a readable PEM file", read, |path| quote(&path.to_string_lossy()))
+    let rule = Rule::new("the path of a readable PEM file", read, |path: &PathBuf| quote(&path.to_string_lossy()));
+    Rule { names_a_file: true, ..rule }
 }
 
 /// One of a few words.

@@ -8,6 +8,9 @@ use super::schema;
 /// Names less alike than this are not the same name with a slip in it.
 const ALIKE: f64 = 0.7;
 
+/// Said of a table that is given a value on the command line or in the environment.
+const TABLE: &str = "; this is a table, and only the keys in it have values";
+
 /// All that could be meant.
 pub(super) struct KnownNames {
     /// Keys and tables, by full path.
@@ -29,6 +32,9 @@ impl KnownNames {
 
     /// The rest of a message about the unknown `path`.
     pub(super) fn like_path(&self, path: &str) -> String {
+        if self.paths.contains(path) {
+            return TABLE.to_owned();
+        }
         if let Some(next) = self.next_entry(path, |list| format!("{list}.")) {
             return next;
         }
@@ -43,8 +49,12 @@ impl KnownNames {
 
     /// The rest of a message about the unknown variable `name`.
     pub(super) fn like_variable(&self, name: &str) -> String {
+        let known = || self.paths.iter().map(|path| env_name(path));
+        if known().any(|known| known == name) {
+            return TABLE.to_owned();
+        }
         let next = self.next_entry(name, |list| env_name(list) + "_");
-        next.unwrap_or_else(|| did_you_mean(name, self.paths.iter().map(|path| env_name(path))))
+        next.unwrap_or_else(|| did_you_mean(name, known()))
     }
 
     /// Says so if `name` leaves out entries of a list.

@@ -182,7 +182,48 @@ fn a_stronger_source_replaces_a_secret_that_was_given_another_way() {
     assert_eq!(config.apps[0].keys[0].secret.expose(), "from variable");
 }
 
+#[test]
+fn a_variable_of_a_secret_that_is_replaced_is_still_known() {
+    let file = APP.replace("secret = \"s\"", "secret_env = \"FANFARE_X\"");
+    let env = [("FANFARE_X", "from file"), ("FANFARE_APPS_0_SECRET", "from variable")];
+    let config = load_all(&file, &env, &[]).unwrap().config;
+    assert_eq!(config.apps[0].keys[0].secret.expose(), "from variable");
+}
+
+#[test]
+fn a_file_of_another_machine_may_be_replaced() {
+    let pem = TempFile::new("pem");
+    let file = "[server.tls]\ncertificate = \"/nowhere\"\nprivate_key = \"/nowhere\"\n";
+    let env = [("FANFARE_SERVER_TLS_CERTIFICATE", pem.name()), ("FANFARE_SERVER_TLS_PRIVATE_KEY", pem.name())];
+    assert_eq!(load_all(file, &env, &[]).unwrap().config.server.tls.unwrap().certificate, pem.0);
+}
+
 // --- mistakes ---
+
+#[test]
+fn a_mistake_is_reported_even_where_a_stronger_source_replaces_it() {
+    let pem = TempFile::new("pem");
+    let file = "[server]\nlisten = \"hunter2\"\ntls.certificate = 5\n\
+                [[apps]]\nid = \"1\"\nkey = \"k\"\nsecret = 5\n\
+                [[apps.keys]]\nkey = \"k2\"\nsecret = \"s\"\nsecret_env = \"X\"\n";
+    let env = [("FANFARE_SERVER_LISTEN", "9601"), ("FANFARE_APPS_0_SECRET", "s")];
+    let overrides = [
+        ("server.listen", "127.0.0.1:0"),
+        ("server.tls.certificate", pem.name()),
+        ("server.tls.private_key", pem.name()),
+        ("apps.0.keys.0.secret", "s"),
+    ];
+    let address = "is not an address; expected host:port with an IP address as host, such as 0.0.0.0:6001 or [::]:6001";
+    let expected = [
+        &format!("fanfare.toml:2: server.listen: \"hunter2\" {address}"),
+        "fanfare.toml:3: server.tls.certificate: 5 is not a path; expected the path of a readable PEM file",
+        "fanfare.toml:7: apps.0.secret: not a string; expected a string",
+        "fanfare.toml:10: apps.0.keys.0.secret: given more than once; expected one of `secret`, `secret_file` and \
+         `secret_env`",
+        &format!("FANFARE_SERVER_LISTEN: \"9601\" {address}"),
+    ];
+    assert_eq!(mistakes(file, &env, &overrides), expected);
+}
 
 #[test]
 fn all_mistakes_are_reported_at_once_in_reading_order() {
@@ -240,6 +281,21 @@ fn a_list_entry_that_leaves_others_out_is_a_mistake() {
             "--set apps.3.id: unknown key; the next entry of this list is apps.1",
         ]
     );
+}
+
+#[test]
+fn a_table_has_no_value() {
+    let text = "this is a table, and only the keys in it have values";
+    assert_eq!(
+        mistakes(APP, &[("FANFARE_SERVER", "x"), ("FANFARE_APPS_0", "x")], &[("server", "x"), ("apps.0.limits", "x")]),
+        [
+            format!("FANFARE_APPS_0: unknown variable; {text}"),
+            format!("FANFARE_SERVER: unknown variable; {text}"),
+            format!("--set apps.0.limits: unknown key; {text}"),
+            format!("--set server: unknown key; {text}"),
+        ]
+    );
+    assert_mistakes("[[admin]]\nlisten = \"x\"\n", &["fanfare.toml:1: admin: not a table; expected [admin]"]);
 }
 
 #[test]

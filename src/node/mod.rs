@@ -9,7 +9,7 @@ mod subscribe;
 mod users;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use crate::apps::{App, Directory};
@@ -77,6 +77,11 @@ impl Node {
     /// The counters of the process.
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
+    }
+
+    /// Open connections of all apps.
+    pub fn connections(&self) -> u64 {
+        self.seats.load(Ordering::Relaxed)
     }
 
     /// Connections this node holds at most; 0 = no limit.

@@ -2,7 +2,6 @@
 
 use std::time::Instant;
 
-use crate::channels::Cached;
 use crate::protocol::{ChannelName, EventData, SERVER_TO_USER, ServerEvent, SocketId, UserId};
 
 use super::{Client, Node, Tenant};
@@ -53,8 +52,7 @@ impl Node {
         for target in &trigger.targets {
             let delivered = match target {
                 Target::Channel(name) => {
-                    let event = Cached { frame: event(name.as_str()), data: trigger.data.clone() };
-                    tenant.channels.publish(name, event, trigger.except, now)
+                    tenant.channels.publish(name, event(name.as_str()), &trigger.data, trigger.except, now)
                 }
                 Target::User(id) => tenant.users.deliver(id, &event(&format!("{SERVER_TO_USER}{id}")), trigger.except),
             };

@@ -61,7 +61,9 @@ impl Router {
         let path = uri.path().strip_prefix(&shared.path_prefix).filter(|path| path.starts_with('/'));
         let segments: Vec<&str> = path.unwrap_or_default().split('/').skip(1).collect();
         match (segments.as_slice(), path) {
-            (["app", key], _) => websocket::upgrade(shared.context(peer, &request), request, Some(key)),
+            (["app", key], _) if !key.is_empty() => {
+                websocket::upgrade(shared.context(peer, &request), request, Some(key))
+            }
             _ if websocket::is_upgrade(&request) => websocket::upgrade(shared.context(peer, &request), request, None),
             (["apps" | "users", ..], Some(path)) => {
                 api::handle(&shared.node, request, path, shared.request_timeout).await

@@ -23,6 +23,9 @@ use super::outbound::{Outbound, PING};
 /// How long a peer may take to read the close frame and echo it.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Clients per second that may come back without anybody noticing.
+const CALM_RATE: f64 = 100.0;
+
 /// Room for a refusal.
 const REFUSAL_OUTBOX: usize = 4 * 1024;
 
@@ -54,7 +57,7 @@ pub(super) async fn converse(socket: Socket, early: Bytes, mut session: Session,
     drop(session);
     match end {
         End::Server(reason) => {
-            info_if_our_decision(&reason, &context.peer, socket_id);
+            log_our_decision(&reason, &context.peer, socket_id);
             part(inbound, outbound, &reason, Some(version)).await;
         }
         End::Client => {
@@ -117,10 +120,13 @@ async fn listen(inbound: &mut Inbound, session: &mut Session, context: &Context)
 }
 
 /// Completes at some moment of the drain period: if all clients were sent away at once, they would all be back at once.
+/// A few clients are no crowd, and need not wait for it.
 async fn time_to_leave(context: &Context) {
     context.shutdown.requested().await;
+    let calmly = Duration::from_secs_f64(context.node.connections() as f64 / CALM_RATE);
     // Leaves the last clients the time to read why.
-    sleep(context.drain_period.mul_f64(rand::random_range(0.0..0.8))).await;
+    let spread = calmly.min(context.drain_period.mul_f64(0.8));
+    sleep(spread.mul_f64(rand::random_range(0.0..1.0))).await;
 }
 
 /// Says why, and waits a little for the peer to take note.
@@ -144,8 +150,8 @@ async fn part(mut inbound: Inbound, mut outbound: Outbound, reason: &CloseReason
     let _ = timeout(FAREWELL_TIMEOUT, farewell).await;
 }
 
-/// What an operator may want to act on; the rest is everyday life.
-fn info_if_our_decision(reason: &CloseReason, peer: &str, socket_id: crate::protocol::SocketId) {
+/// A client that reads too slowly is something an operator may want to act on; the rest is everyday life.
+fn log_our_decision(reason: &CloseReason, peer: &str, socket_id: crate::protocol::SocketId) {
     let code = reason.code();
     match reason {
         CloseReason::SlowConsumer => info!(peer, %socket_id, code, "client closed: it reads too slowly"),

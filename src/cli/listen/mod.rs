@@ -199,5 +199,5 @@ impl Printer {
 
 /// Tells about the connection, beside the events.
 fn note(text: fmt::Arguments<'_>) {
-    eprintln!("fanfare: {text}");
+    output::remark(format_args!("fanfare: {text}"));
 }
