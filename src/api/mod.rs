@@ -59,7 +59,8 @@ pub async fn handle(
     let response = match result {
         Ok(reply) => respond(reply.status, "application/json", reply.body),
         Err(error) => {
-            debug!(path, %error, "API request refused");
+            // Quoted, as it repeats what a stranger wrote.
+            debug!(path, error = ?error.to_string(), "API request refused");
             refuse(&error)
         }
     };

@@ -1,6 +1,6 @@
 //! `fanfare check`: what `serve` would say about a configuration, without serving.
 
-use crate::Config;
+use crate::{Config, Server};
 
 use super::settings::{self, SourceArgs};
 use super::{CliError, output};
@@ -27,6 +27,7 @@ impl Args {
             output::remark(format_args!("warning: {warning}"));
         }
         settings::check_servable(&loaded.config)?;
+        Server::check_tls(&loaded.config)?;
         let name = file.map_or("environment".to_owned(), |file| file.display().to_string());
         let apps = match loaded.config.apps.len() {
             1 => "1 app".to_owned(),

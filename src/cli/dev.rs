@@ -44,7 +44,7 @@ impl Args {
     pub(super) fn run(self) -> Result<(), CliError> {
         let log = Config::load(&Sources { overrides: self.log.overrides(), ..Sources::default() })?.config.log;
         logging::start(&log)?;
-        serve(config(self.listen, self.admin_listen, log), |address| output::line(banner(address)))
+        serve(config(self.listen, self.admin_listen, log), |address| output::line(banner(address, &program())))
     }
 }
 
@@ -69,8 +69,13 @@ fn loopback(text: &str) -> Result<SocketAddr, String> {
         .to_owned())
 }
 
+/// How this program was called, so that the printed commands work in a terminal with the same working directory.
+fn program() -> String {
+    std::env::args().next().filter(|name| !name.contains(char::is_whitespace)).unwrap_or_else(|| "fanfare".to_owned())
+}
+
 /// What to paste where. Each block stands between a line `=== Name ===` and the next such line, and works as it is.
-fn banner(address: SocketAddr) -> String {
+fn banner(address: SocketAddr, program: &str) -> String {
     // Brackets around an IPv6 address: all of these build a URL from host and port.
     let host = match address {
         SocketAddr::V4(address) => address.ip().to_string(),
@@ -84,6 +89,7 @@ fn banner(address: SocketAddr) -> String {
         .replace("@KEY", APP_KEY)
         .replace("@SECRET", APP_SECRET)
         .replace("@URL", &url)
+        .replace("@FANFARE", program)
 }
 
 const TEMPLATE: &str = r#"Fanfare for development: http://@HOST:@PORT (app @ID). Ctrl-C stops it.
@@ -145,8 +151,8 @@ client = pusher.Pusher(
 client.trigger("my-channel", "my-event", {"hello": "world"})
 
 === Try it, in two other terminals ===
-fanfare listen my-channel@URL
-fanfare trigger my-channel my-event '{"hello":"world"}'@URL
+@FANFARE listen my-channel@URL
+@FANFARE trigger my-channel my-event '{"hello":"world"}'@URL
 === End ==="#;
 
 #[cfg(test)]
@@ -165,14 +171,14 @@ mod tests {
 
     #[test]
     fn the_banner_names_the_bound_address_and_leaves_no_blank() {
-        let text = banner("127.0.0.1:40123".parse().unwrap());
+        let text = banner("127.0.0.1:40123".parse().unwrap(), "fanfare");
         assert!(text.contains("wsPort: 40123") && text.contains("--url http://127.0.0.1:40123"), "{text}");
         assert!(!text.contains('@'), "{text}");
     }
 
     #[test]
     fn at_the_usual_address_the_commands_need_no_url() {
-        assert!(!banner(PUBLIC.parse().unwrap()).contains("--url"));
-        assert!(banner("[::1]:6001".parse().unwrap()).contains("wsHost: \"[::1]\""));
+        assert!(!banner(PUBLIC.parse().unwrap(), "fanfare").contains("--url"));
+        assert!(banner("[::1]:6001".parse().unwrap(), "fanfare").contains("wsHost: \"[::1]\""));
     }
 }

@@ -36,7 +36,7 @@ impl Collector for Gauges {
                 gauge.encode(family.encode_family(&[("app", tenant.app.id())])?)?;
             }
         }
-        let mut info = encoder.encode_descriptor("build", "The running version", None, MetricType::Gauge)?;
+        let mut info = encoder.encode_descriptor("build_info", "The running version", None, MetricType::Gauge)?;
         ConstGauge::new(1u64).encode(info.encode_family(&[("version", env!("CARGO_PKG_VERSION"))])?)
     }
 }

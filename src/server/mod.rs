@@ -82,6 +82,14 @@ impl Server {
         Ok(Self { config, node, shutdown: Shutdown::default(), public, admin, tls, addresses })
     }
 
+    /// Reads the certificate and its key, as [`Server::bind`] would.
+    ///
+    /// # Errors
+    /// [`StartError::Tls`].
+    pub fn check_tls(config: &Config) -> Result<(), StartError> {
+        config.server.tls.as_ref().map_or(Ok(()), |tls| tls::acceptor(tls).map(drop))
+    }
+
     /// Where the public listener is.
     pub fn local_addr(&self) -> SocketAddr {
         self.addresses.0
