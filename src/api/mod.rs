@@ -21,9 +21,21 @@ use tracing::debug;
 
 use crate::metrics::StatusLabel;
 use crate::node::Node;
+use crate::shutdown::Shutdown;
 
 use error::ApiError;
 use signed::Signed;
+
+/// What all requests have in common.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// The node.
+    pub node: Arc<Node>,
+    /// Who says stop.
+    pub shutdown: Shutdown,
+    /// How long a client may take for the body of a request.
+    pub request_timeout: Duration,
+}
 
 /// What an endpoint answers: a JSON object, and its status.
 struct Reply {
@@ -46,14 +58,10 @@ enum Endpoint {
 
 /// Answers a request whose path begins with `/apps` or `/users`. `path` is the one the client signed: without the
 /// configured prefix, and not decoded.
-pub async fn handle(
-    node: &Arc<Node>,
-    request: Request<Incoming>,
-    path: &str,
-    timeout: Duration,
-) -> Response<Full<Bytes>> {
+pub async fn handle(context: &Context, request: Request<Incoming>, path: &str) -> Response<Full<Bytes>> {
+    let node = &context.node;
     let (app_id, result) = match route(request.method(), path) {
-        Ok((app_id, endpoint)) => (app_id, serve(node, request, path, app_id, endpoint, timeout).await),
+        Ok((app_id, endpoint)) => (app_id, serve(context, request, path, app_id, endpoint).await),
         Err(error) => (None, Err(error)),
     };
     let response = match result {
@@ -98,15 +106,15 @@ fn route<'p>(method: &Method, path: &'p str) -> Result<(Option<&'p str>, Endpoin
 }
 
 async fn serve(
-    node: &Arc<Node>,
+    context: &Context,
     request: Request<Incoming>,
     path: &str,
     app_id: Option<&str>,
     endpoint: Endpoint,
-    timeout: Duration,
 ) -> Result<Reply, ApiError> {
+    let node = &context.node;
     let (head, body) = request.into_parts();
-    let signed = Signed::read(node, &head, body, path, app_id, timeout).await?;
+    let signed = Signed::read(context, &head, body, path, app_id).await?;
     match endpoint {
         Endpoint::Events => events::trigger(node, &signed),
         Endpoint::BatchEvents => events::trigger_batch(node, &signed),

@@ -20,10 +20,8 @@ pub(super) struct Router(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    node: Arc<Node>,
-    shutdown: Shutdown,
+    api: api::Context,
     path_prefix: String,
-    request_timeout: Duration,
     drain_period: Duration,
     trust_forwarded_headers: bool,
 }
@@ -40,10 +38,8 @@ pub(super) struct Peer {
 impl Router {
     pub(super) fn new(config: &ServerConfig, node: Arc<Node>, shutdown: Shutdown) -> Self {
         Self(Arc::new(Shared {
-            node,
-            shutdown,
+            api: api::Context { node, shutdown, request_timeout: config.request_timeout },
             path_prefix: config.path_prefix.clone(),
-            request_timeout: config.request_timeout,
             drain_period: config.drain_period,
             trust_forwarded_headers: config.trust_forwarded_headers,
         }))
@@ -51,7 +47,7 @@ impl Router {
 
     /// How long a client may take for a request.
     pub(super) fn request_timeout(&self) -> Duration {
-        self.0.request_timeout
+        self.0.api.request_timeout
     }
 
     /// Answers a request.
@@ -65,9 +61,7 @@ impl Router {
                 websocket::upgrade(shared.context(peer, &request), request, Some(key))
             }
             _ if websocket::is_upgrade(&request) => websocket::upgrade(shared.context(peer, &request), request, None),
-            (["apps" | "users", ..], Some(path)) => {
-                api::handle(&shared.node, request, path, shared.request_timeout).await
-            }
+            (["apps" | "users", ..], Some(path)) => api::handle(&shared.api, request, path).await,
             ([""], _) => respond(StatusCode::OK, "This is a Fanfare server. It speaks the Pusher Channels protocol.\n"),
             _ => respond(StatusCode::NOT_FOUND, "Not found\n"),
         }
@@ -78,10 +72,10 @@ impl Shared {
     fn context(&self, peer: Peer, request: &Request<Incoming>) -> websocket::Context {
         let peer = if self.trust_forwarded_headers { peer.behind_proxy(request.headers()) } else { peer };
         websocket::Context {
-            node: Arc::clone(&self.node),
-            shutdown: self.shutdown.clone(),
+            node: Arc::clone(&self.api.node),
+            shutdown: self.api.shutdown.clone(),
             drain_period: self.drain_period,
-            upgrade_timeout: self.request_timeout,
+            upgrade_timeout: self.api.request_timeout,
             peer: peer.address,
             secure: peer.secure,
         }

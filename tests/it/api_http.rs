@@ -196,6 +196,17 @@ async fn an_oversize_body_is_answered_before_it_has_been_sent() {
 }
 
 #[tokio::test]
+async fn who_sends_an_oversize_body_to_its_end_reads_the_answer_and_goes_on() {
+    let server = TestServer::with_app(|app| app.limits.http_body = 1000).await;
+    let mut http = server.http().await;
+    for _ in 0..3 {
+        let call = Call::new("POST", "/apps/42/events", &vec![b'x'; 8 * 1024 * 1024]);
+        http.send(&call.bytes()).await.error(413);
+        http.send(&event("greet").bytes()).await.ok();
+    }
+}
+
+#[tokio::test]
 async fn endless_bodies_do_not_keep_others_waiting() {
     let server = TestServer::start().await;
     let mut held = Vec::new();
