@@ -1,4 +1,4 @@
-# What a contributor runs. `make test` needs nothing but cargo, node, npm and python3: it installs the rest.
+# What a contributor runs. `make test` needs nothing but cargo, node and npm: it installs the rest.
 
 .PHONY: test check setup clients
 

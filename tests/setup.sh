@@ -8,7 +8,6 @@ main() {
     need cargo 'see https://rustup.rs'
     need node 'install Node.js 20 or later, with npm'
     need npm 'install Node.js 20 or later, with npm'
-    need python3 'apt-get install python3'
     system_packages
     node_packages
     python_packages
@@ -23,11 +22,12 @@ fail() {
     exit 1
 }
 
-# A browser for the browser test, and what `python3 -m venv` is made of, which Debian ships separately.
+# A browser for the browser test, and Python with what `python3 -m venv` is made of, which Debian ships separately.
 system_packages() {
     local missing=()
     [[ -x "${CHROMIUM:-/usr/bin/chromium}" ]] || missing+=(chromium)
-    [[ -x clients/.venv/bin/python ]] || python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
+    [[ -x clients/.venv/bin/python ]] || python3 -c 'import ensurepip, venv' 2>/dev/null ||
+        missing+=(python3 python3-venv)
     [[ ${#missing[@]} -gt 0 ]] || return 0
     local remedy="apt-get install ${missing[*]}"
     command -v apt-get >/dev/null || fail "missing: ${missing[*]} (on Debian: $remedy)"

@@ -33,3 +33,30 @@ fn mac(secret: &str, text: &str) -> Hmac<Sha256> {
     mac.update(text.as_bytes());
     mac
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn worked_examples_of_webhook_signatures() {
+        let table = [
+            (
+                "tofu",
+                r#"{"time_ms":1403175510755,"events":[{"channel":"test_channel","name":"channel_vacated"}]}"#,
+                "c17257e92037cd7de407ebc1ed174ceb7b2e518db127f44411b9ffc4f5b28cc5",
+            ),
+            (
+                "app-secret-1",
+                r#"{"time_ms":1700000000123,"events":[{"name":"client_event","channel":"presence-room","event":"client-typing","data":"{\"on\":true}","socket_id":"123.456","user_id":"u-1"}]}"#,
+                "f9cdfd805e2fd5b25645fd944bb86af6af7e984d8afd0b4a92c8f8713d7c5639",
+            ),
+        ];
+        for (secret, body, signature) in table {
+            assert_eq!(sign(secret, body), signature);
+            assert!(verify(secret, body, signature));
+            assert!(!verify(secret, body, &signature[..62]));
+            assert!(!verify(secret, body, ""));
+        }
+    }
+}

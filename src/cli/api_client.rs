@@ -163,7 +163,8 @@ pub(super) fn unreachable(server: &str, error: &(dyn Error + 'static)) -> CallEr
 fn hint(status: StatusCode) -> &'static str {
     match status {
         StatusCode::UNAUTHORIZED => "\n(check --app-id, --key and --secret, and the clocks)",
-        StatusCode::NOT_FOUND => "\n(is --url right, path prefix included?)",
+        // The second one is what other servers say to a POST, the admin listener among them.
+        StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => "\n(is --url right, path prefix included?)",
         _ => "",
     }
 }

@@ -11,10 +11,10 @@ const ALIKE: f64 = 0.7;
 /// Said of a table that is given a value on the command line or in the environment.
 const TABLE: &str = "; this is a table, and only the keys in it have values";
 
-/// All that could be meant.
+/// All that could be meant, by full path.
 pub(super) struct KnownNames {
-    /// Keys and tables, by full path.
-    paths: BTreeSet<String>,
+    keys: BTreeSet<String>,
+    tables: BTreeSet<String>,
     /// How many entries each list has.
     lists: BTreeMap<String, usize>,
 }
@@ -22,39 +22,39 @@ pub(super) struct KnownNames {
 impl KnownNames {
     /// `keys` and `tables` are those of this run; whatever it had no list entry for is added.
     pub(super) fn new(keys: &BTreeSet<String>, tables: &BTreeSet<String>, lists: &BTreeMap<String, usize>) -> Self {
-        let mut paths: BTreeSet<String> = keys.union(tables).cloned().collect();
+        let (mut keys, mut tables) = (keys.clone(), tables.clone());
         for (key, _) in schema::all_keys() {
-            let ends = key.match_indices('.').map(|(at, _)| at).chain([key.len()]);
-            paths.extend(ends.map(|end| key[..end].to_owned()));
+            tables.extend(key.match_indices('.').map(|(at, _)| key[..at].to_owned()));
+            keys.insert(key);
         }
-        Self { paths, lists: lists.clone() }
+        Self { keys, tables, lists: lists.clone() }
     }
 
     /// The rest of a message about the unknown `path`.
     pub(super) fn like_path(&self, path: &str) -> String {
-        if self.paths.contains(path) {
+        if self.tables.contains(path) {
             return TABLE.to_owned();
         }
         if let Some(next) = self.next_entry(path, |list| format!("{list}.")) {
             return next;
         }
         let (table, name) = split(path);
-        let elsewhere = self.paths.iter().filter(|known| split(known).1 == name);
+        let known = || self.tables.iter().chain(&self.keys);
+        let elsewhere = known().filter(|known| split(known).1 == name);
         if let Some(known) = elsewhere.max_by_key(|known| common_prefix(known, path)) {
             return format!("; did you mean `{known}`?");
         }
-        let siblings = self.paths.iter().map(|known| split(known)).filter(|(parent, _)| *parent == table);
+        let siblings = known().map(|known| split(known)).filter(|(parent, _)| *parent == table);
         did_you_mean(name, siblings.map(|(_, name)| name.to_owned()))
     }
 
     /// The rest of a message about the unknown variable `name`.
     pub(super) fn like_variable(&self, name: &str) -> String {
-        let known = || self.paths.iter().map(|path| env_name(path));
-        if known().any(|known| known == name) {
+        if self.tables.iter().any(|table| env_name(table) == name) {
             return TABLE.to_owned();
         }
         let next = self.next_entry(name, |list| env_name(list) + "_");
-        next.unwrap_or_else(|| did_you_mean(name, known()))
+        next.unwrap_or_else(|| did_you_mean(name, self.keys.iter().map(|path| env_name(path))))
     }
 
     /// Says so if `name` leaves out entries of a list.
@@ -76,10 +76,13 @@ fn common_prefix(one: &str, other: &str) -> usize {
     one.bytes().zip(other.bytes()).take_while(|(a, b)| a == b).count()
 }
 
+/// Of names that are equally alike, the last one counts.
 fn did_you_mean(name: &str, known: impl Iterator<Item = String>) -> String {
     let score = |known: &str| match strsim::normalized_damerau_levenshtein(name, known) {
         // `drain` may well mean `drain_period`, however much longer that is.
         score if score < ALIKE && name.len() > 2 && known.starts_with(name) => ALIKE,
+        // One slip is much of a short name.
+        score if score < ALIKE && strsim::damerau_levenshtein(name, known) == 1 => ALIKE,
         score => score,
     };
     let scored = known.map(|known| (score(&known), known));

@@ -261,6 +261,17 @@ fn an_unknown_key_or_table_brings_a_suggestion_and_hides_what_is_below_it() {
         ],
     );
     assert_mistakes(
+        &format!("{APP}idx = \"1\"\nkeyz = \"k\"\n"),
+        &[
+            "fanfare.toml:5: apps.0.idx: unknown key; did you mean `id`?",
+            "fanfare.toml:6: apps.0.keyz: unknown key; did you mean `key`?",
+        ],
+    );
+    assert_eq!(
+        mistakes(APP, &[("FANFARE_APPS_0_KEYZ", "k")], &[]),
+        ["FANFARE_APPS_0_KEYZ: unknown variable; did you mean `FANFARE_APPS_0_KEY`?"]
+    );
+    assert_mistakes(
         "\"server.listen\" = \"0.0.0.0:1\"\n",
         &["fanfare.toml:1: \"server.listen\": unknown key; `fanfare config --defaults` shows all keys"],
     );

@@ -1,0 +1,133 @@
+//! `fanfare serve`: where its settings come from, and which of them wins.
+
+use crate::support::{APP, Client, Folder, LISTENERS, Server, fanfare};
+
+/// The settings of a whole server, as an environment has them.
+const ENVIRONMENT: [(&str, &str); 6] = [
+    ("FANFARE_SERVER_LISTEN", "127.0.0.1:0"),
+    ("FANFARE_ADMIN_LISTEN", "127.0.0.1:0"),
+    ("FANFARE_LOG_FORMAT", "json"),
+    ("FANFARE_APPS_0_ID", "2"),
+    ("FANFARE_APPS_0_KEY", "env-key"),
+    ("FANFARE_APPS_0_SECRET", "env-secret"),
+];
+
+#[test]
+fn a_file_is_enough() {
+    let folder = Folder::new();
+    let file = folder.write("fanfare.toml", format!("{LISTENERS}{APP}"));
+    Server::start(fanfare(&["serve", "--config", &file])).connect("file-key");
+}
+
+#[test]
+fn a_variable_can_name_the_file() {
+    let folder = Folder::new();
+    let file = folder.write("fanfare.toml", format!("{LISTENERS}{APP}"));
+    Server::start(fanfare(&["serve"]).env("FANFARE_CONFIG", &file)).connect("file-key");
+    // The flag wins.
+    let named = fanfare(&["serve", "--config", &file]).env("FANFARE_CONFIG", "/nowhere/fanfare.toml");
+    Server::start(named).connect("file-key");
+}
+
+#[test]
+fn the_environment_is_enough() {
+    Server::start(fanfare(&["serve"]).envs(&ENVIRONMENT)).connect("env-key");
+}
+
+#[test]
+fn the_command_line_is_enough() {
+    let args = [
+        "serve",
+        "--listen=127.0.0.1:0",
+        "--admin-listen=127.0.0.1:0",
+        "--log-format=json",
+        "--set=apps.0.id=3",
+        "--set=apps.0.key=set-key",
+        "--set=apps.0.secret=set-secret",
+    ];
+    Server::start(fanfare(&args)).connect("set-key");
+}
+
+#[test]
+fn the_command_line_wins_over_the_environment_and_that_over_the_file_and_that_over_the_default() {
+    let folder = Folder::new();
+    // Every layer listens on a loopback address of its own, and its app has a timeout of its own.
+    let layer = |digit: char| (format!("127.0.0.{digit}:0"), format!("{digit}0s"));
+    let ((file_address, file_time), (env_address, env_time)) = (layer('2'), layer('3'));
+    let ((set_address, set_time), (flag_address, _)) = (layer('4'), layer('5'));
+    let text = |timeout: &str| {
+        format!("[server]\nlisten = \"{file_address}\"\n[admin]\nlisten = \"127.0.0.1:0\"\n{APP}{timeout}")
+    };
+    let without_time = folder.write("without.toml", text(""));
+    let with_time = folder.write("with.toml", text(&format!("limits.activity_timeout = \"{file_time}\"\n")));
+    let variables = [
+        ("FANFARE_SERVER_LISTEN", env_address.as_str()),
+        ("FANFARE_APPS_0_LIMITS_ACTIVITY_TIMEOUT", env_time.as_str()),
+    ];
+    let settings =
+        [format!("--set=server.listen={set_address}"), format!("--set=apps.0.limits.activity_timeout={set_time}")];
+    let flag = format!("--listen={flag_address}");
+    let [set_listen, set_timeout] = settings.each_ref().map(String::as_str);
+
+    let serve = |file: &str, variables: &[(&str, &str)], args: &[&str]| {
+        let args = [&["serve", "--log-format=json", "--config", file], args].concat();
+        let server = Server::start(fanfare(&args).envs(variables));
+        let mut client = Client::open(server.public, "/app/file-key?protocol=7");
+        (server.public.ip().to_string(), client.greeted()["activity_timeout"].as_u64().unwrap())
+    };
+    let came_out = |address: &str, timeout: u64| (address.to_owned(), timeout);
+    assert_eq!(serve(&without_time, &[], &[]), came_out("127.0.0.2", 120));
+    assert_eq!(serve(&with_time, &[], &[]), came_out("127.0.0.2", 20));
+    assert_eq!(serve(&with_time, &variables, &[]), came_out("127.0.0.3", 30));
+    assert_eq!(serve(&with_time, &variables, &[set_listen, set_timeout]), came_out("127.0.0.4", 40));
+    // A flag is the same as --set for its key, and wins over it wherever it stands.
+    assert_eq!(serve(&with_time, &variables, &[&flag, set_listen, set_timeout]), came_out("127.0.0.5", 40));
+    assert_eq!(serve(&with_time, &variables, &[set_listen, set_timeout, &flag]), came_out("127.0.0.5", 40));
+}
+
+#[test]
+fn the_last_of_two_settings_of_one_key_counts() {
+    let folder = Folder::new();
+    let file = folder.write("fanfare.toml", format!("{LISTENERS}{APP}"));
+    let args = ["serve", "--config", &file, "--set", "server.listen=127.0.0.2:0", "--set", "server.listen=127.0.0.3:0"];
+    assert_eq!(Server::start(fanfare(&args)).public.ip().to_string(), "127.0.0.3");
+}
+
+#[test]
+fn what_all_apps_inherit_can_be_changed_for_one_of_them_from_every_source() {
+    let folder = Folder::new();
+    let second = "[[apps]]\nid = \"2\"\nkey = \"second-key\"\nsecret = \"s\"\nlimits.activity_timeout = \"20s\"\n";
+    let defaults = "[app_defaults.limits]\nactivity_timeout = \"10s\"\n";
+    let file = folder.write("fanfare.toml", format!("{LISTENERS}{defaults}{APP}{second}"));
+    let third = [
+        ("FANFARE_APPS_2_ID", "3"),
+        ("FANFARE_APPS_2_KEY", "third-key"),
+        ("FANFARE_APPS_2_SECRET", "s"),
+        ("FANFARE_APPS_2_LIMITS_ACTIVITY_TIMEOUT", "30s"),
+    ];
+    let server = Server::start(fanfare(&["serve", "--config", &file]).envs(&third));
+    for (key, expected) in [("file-key", 10), ("second-key", 20), ("third-key", 30)] {
+        let mut client = Client::open(server.public, &format!("/app/{key}?protocol=7"));
+        assert_eq!(client.greeted()["activity_timeout"], expected, "{key}");
+    }
+}
+
+#[test]
+fn a_port_that_is_taken_is_named_with_its_setting() {
+    let holder = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = holder.local_addr().unwrap();
+    for (flag, other, setting) in [
+        ("--listen", "--admin-listen=127.0.0.1:0", "server.listen"),
+        ("--admin-listen", "--listen=127.0.0.1:0", "admin.listen"),
+    ] {
+        for command in [
+            fanfare(&["dev", flag, &taken.to_string(), other]),
+            fanfare(&["serve", flag, &taken.to_string(), other]).envs(&ENVIRONMENT),
+        ] {
+            let output = command.run();
+            let last = output.failed(1).lines().last().unwrap_or_default();
+            let expected = format!("fanfare: {setting}: cannot listen on {taken}: Address already in use");
+            assert!(last.starts_with(&expected), "{output}");
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! Signals: a server that is asked to stop sends its clients away in order, and one that is asked twice does not wait.
+
+use std::net::TcpStream;
+use std::time::Instant;
+
+use crate::support::{DEADLINE, KEY, Server, fanfare, get};
+
+/// A server that takes its time to send clients away.
+const SLOW: [&str; 8] = [
+    "serve",
+    "--listen=127.0.0.1:0",
+    "--admin-listen=127.0.0.1:0",
+    "--log-format=json",
+    "--set=apps.0.id=1",
+    "--set=apps.0.key=app-key",
+    "--set=apps.0.secret=s",
+    "--set=server.drain_period=1h",
+];
+
+fn quick() -> Server {
+    Server::start(fanfare(&[&SLOW[..7], &["--set=server.drain_period=0s"]].concat()))
+}
+
+#[test]
+fn clients_are_told_to_come_back_and_the_process_ends_well() {
+    for (signal, name) in [("TERM", "SIGTERM"), ("INT", "SIGINT")] {
+        let server = quick();
+        let mut clients = [(); 3].map(|()| server.connect(KEY));
+        server.process.signal(signal);
+        for client in &mut clients {
+            assert_eq!(client.closed(), 4200);
+        }
+        drop(clients);
+        let output = server.process.wait();
+        output.exited(0);
+        let said = |text: &str| output.stderr.lines().filter(|line| line.contains(text)).count();
+        assert_eq!(said(&format!("\"signal\":\"{name}\"")), 1, "{output}");
+        assert_eq!((said("\"message\":\"stopping\""), said("\"message\":\"stopped\"")), (1, 1), "{output}");
+    }
+}
+
+#[test]
+fn a_server_without_clients_ends_without_delay() {
+    let started = Instant::now();
+    // The drain period is an hour.
+    Server::start(fanfare(&SLOW)).stop();
+    assert!(started.elapsed() < DEADLINE);
+}
+
+#[test]
+fn a_server_that_stops_is_alive_but_not_ready_and_takes_no_clients() {
+    let server = Server::start(fanfare(&SLOW));
+    let mut client = server.connect(KEY);
+    assert_eq!(server.readiness(), (200, "ready\n".to_owned()));
+    server.process.signal("TERM");
+    let deadline = Instant::now() + DEADLINE;
+    let answer = loop {
+        match server.readiness() {
+            (200, _) => assert!(Instant::now() < deadline, "still ready: {}", server.process),
+            answer => break answer,
+        }
+    };
+    assert_eq!(answer, (503, "stopping\n".to_owned()));
+    assert_eq!(get(server.admin, "/live"), (200, "live\n".to_owned()));
+    assert_eq!(get(server.admin, "/metrics").0, 200);
+    let health = fanfare(&["health", "--url", &format!("http://{}", server.admin)]).run();
+    assert_eq!(health.failed(1), "fanfare: the server answered 503 Service Unavailable: stopping\n");
+    // The public listener closes a moment after the answer changes.
+    while TcpStream::connect(server.public).is_ok() {
+        assert!(Instant::now() < deadline, "still listening: {}", server.process);
+    }
+    // Its time to go has not come.
+    client.is_answered();
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    for (first, second) in [("TERM", "TERM"), ("INT", "INT"), ("TERM", "INT")] {
+        let mut server = Server::start(fanfare(&SLOW));
+        let _client = server.connect(KEY);
+        server.process.signal(first);
+        server.process.expect_err("a second signal ends the process at once");
+        server.process.signal(second);
+        let output = server.process.wait();
+        output.exited(1);
+        assert!(output.stderr.lines().last().unwrap().contains(&format!("\"signal\":\"SIG{second}\"")), "{output}");
+    }
+}
+
+#[test]
+fn the_development_server_stops_in_the_same_way() {
+    let server = Server::dev();
+    server.process.signal("INT");
+    server.process.wait().exited(0);
+}

@@ -1,0 +1,41 @@
+//! What all tests need: the binary, a server made of it, a client, and files that go away.
+
+mod client;
+mod fanfare;
+mod files;
+mod server;
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+pub use client::{Client, Heard};
+pub use fanfare::{Fanfare, Output, Process, fanfare};
+pub use files::Folder;
+pub use server::Server;
+
+/// Longer than anything takes on a machine that is busy with other things.
+pub const DEADLINE: Duration = Duration::from_secs(20);
+
+/// The credentials of `fanfare dev`.
+pub const KEY: &str = "app-key";
+
+/// An app for a configuration file, after everything that is not its own.
+pub const APP: &str = "[[apps]]\nid = \"1\"\nkey = \"file-key\"\nsecret = \"file-secret\"\n";
+
+/// Free ports, and a log that tells which.
+pub const LISTENERS: &str = "[server]\nlisten = \"127.0.0.1:0\"\ndrain_period = \"0s\"\n\
+                             [admin]\nlisten = \"127.0.0.1:0\"\n[log]\nformat = \"json\"\n";
+
+/// Status and body of a page.
+#[track_caller]
+pub fn get(address: SocketAddr, path: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect_timeout(&address, DEADLINE).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no HTTP answer: {answer:?}"));
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+    (status.unwrap_or_else(|| panic!("no HTTP status: {head:?}")), body.to_owned())
+}
