@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs every test: the Rust ones, then the client libraries for JavaScript and for Python against the built server.
-# All of them run even if one fails; the end shows what each runner said last, and the exit code is 0 only if all passed.
+# All of them run even if one fails. The end shows what each runner said last; the exit code is 0 only if all passed.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

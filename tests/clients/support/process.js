@@ -38,6 +38,11 @@ export class Child {
     return this.#lines.join("\n");
   }
 
+  /** Whether it has not ended yet. */
+  get running() {
+    return this.#process.exitCode === null && this.#process.signalCode === null;
+  }
+
   /** How many lines have been printed: where a later search with `line` may start. */
   get length() {
     return this.#lines.length;

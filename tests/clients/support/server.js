@@ -32,7 +32,8 @@ process.once("exit", (code) => {
 /** Starts a process of the server and waits until it listens. */
 export async function launch(args) {
   assert.ok(fs.existsSync(binary), `${binary} is missing: run \`cargo build\`, or set FANFARE_BIN`);
-  const child = new Child(binary, [...args, "--log-level", "info,fanfare=debug"], { env: withoutSettings(process.env) });
+  const env = withoutSettings(process.env);
+  const child = new Child(binary, [...args, "--log-level", "info,fanfare=debug"], { env });
   launched.push(child);
   const { public: address, admin } = await child.line("the line `listening`", listening);
   return { child, address, admin };
@@ -90,6 +91,7 @@ export class Server {
 
   /** Stops it as an operator would; anything but an orderly end is a failure. */
   async stop() {
+    assert.ok(this.#child.running, `the server ended before it was asked to, with these logs:\n${this.#child.output}`);
     const code = await this.#child.stop("SIGTERM");
     assert.equal(code, 0, `exit code after SIGTERM, with these logs:\n${this.#child.output}`);
   }
