@@ -89,6 +89,8 @@ fn what_was_asked_about_the_channels_is_answered_as_json() {
     assert_eq!(counts(&["room,empty", "e", "{}", "--info", "subscription_count"]), expected);
     let expected = json!({ "channels": { "presence-room": { "subscription_count": 1, "user_count": 1 } } });
     assert_eq!(counts(&["presence-room", "e", "{}", "--info", "user_count,subscription_count"]), expected);
+    // What a channel does not have is left out.
+    assert_eq!(counts(&["room", "e", "{}", "--info", "user_count"]), json!({ "channels": { "room": {} } }));
 }
 
 #[test]
@@ -103,7 +105,7 @@ fn an_event_that_the_server_refuses_is_a_failure_with_its_reason() {
             "413 Payload Too Large: The data content of this event exceeds the allowed maximum",
         ),
         (&["room", "e", "{}", "--socket-id", "5"], "400 Bad Request: Invalid socket_id: 5"),
-        (&["room", "e", "{}", "--info", "user_count"], "400 Bad Request: "),
+        (&["room", "e", "{}", "--info", "nonsense"], "400 Bad Request: Invalid info attribute: nonsense"),
         (&[",", "e"], "400 Bad Request: Expected channels parameter to have at least one entry"),
     ] {
         let output = server.tool(&[&["trigger"], args].concat()).run();
@@ -355,7 +357,9 @@ fn a_wrong_url_is_a_failure_that_says_what_is_wrong_with_it() {
     let (admin, secure) = (format!("http://{}", server.admin), format!("https://{}", server.public));
     for args in TOOLS {
         let output = fanfare(&[args, &["--url", &admin]].concat()).run();
-        assert!(output.failed(1).contains("404 Not Found"), "{output}");
+        let status =
+            if ["trigger", "terminate"].contains(&args[0]) { "405 Method Not Allowed" } else { "404 Not Found" };
+        assert!(output.failed(1).contains(status), "{output}");
         assert!(output.stderr.contains("is --url right, path prefix included?"), "{output}");
         let output = fanfare(&[args, &["--url", &secure]].concat()).run();
         assert!(output.failed(1).contains("is it an http:// server?"), "{output}");

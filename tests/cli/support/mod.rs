@@ -12,7 +12,7 @@ use std::time::Duration;
 pub use client::{Client, Heard};
 pub use fanfare::{Fanfare, Output, Process, fanfare};
 pub use files::Folder;
-pub use server::Server;
+pub use server::{Server, draining};
 
 /// Longer than anything takes on a machine that is busy with other things.
 pub const DEADLINE: Duration = Duration::from_secs(20);
