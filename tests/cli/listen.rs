@@ -1,10 +1,8 @@
 //! `fanfare listen`: a Pusher client for a terminal.
 
-use std::net::TcpListener;
-
 use serde_json::{Value, json};
 
-use crate::support::{KEY, Process, Server, draining, fanfare};
+use crate::support::{KEY, Process, Server, draining, fanfare, free_address};
 
 #[track_caller]
 fn listen(server: &Server, args: &[&str]) -> Process {
@@ -140,9 +138,7 @@ fn whoever_signs_in_gets_its_own_events_and_news_of_those_it_watches() {
 
 #[test]
 fn it_comes_back_when_the_server_does() {
-    let holder = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = holder.local_addr().unwrap().to_string();
-    drop(holder);
+    let address = free_address().to_string();
     let server = Server::start(draining(&address, "0s"));
     let mut listener = listen(&server, &["room", "presence-room", "--user-id=7", "--count=2"]);
     listener.expect_err("subscribed to presence-room");

@@ -1,10 +1,8 @@
 //! The commands that speak to a server: what they print, for people and as JSON, and how they fail.
 
-use std::net::TcpListener;
-
 use serde_json::{Value, json};
 
-use crate::support::{APP, Client, Fanfare, Folder, Heard, KEY, LISTENERS, Process, Server, fanfare};
+use crate::support::{APP, Client, Fanfare, Folder, Heard, KEY, LISTENERS, Process, Server, fanfare, free_address};
 
 /// A listener in the background that has subscribed to these channels.
 #[track_caller]
@@ -340,10 +338,7 @@ fn a_wrong_app_is_a_failure_that_says_what_to_check() {
 
 #[test]
 fn no_server_is_a_failure_that_asks_whether_it_runs() {
-    // A port that was ours a moment ago: nobody else gets it while this is bound and does not listen.
-    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = socket.local_addr().unwrap();
-    drop(socket);
+    let address = free_address();
     for args in TOOLS {
         let output = fanfare(args).env("FANFARE_URL", &format!("http://{address}")).run();
         let expected = format!("fanfare: nothing listens at http://{address}; is the server running there?");
