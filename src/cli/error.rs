@@ -3,6 +3,8 @@
 use std::io;
 use std::process::ExitCode;
 
+use tracing::{Level, enabled, error};
+
 use crate::config::ConfigError;
 use crate::server::StartError;
 
@@ -50,6 +52,8 @@ impl CliError {
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => return ExitCode::SUCCESS,
             // One line a mistake, each beginning with its place, as editors expect it.
             Self::Config(error) => output::remark(error),
+            // Once a log has begun, whoever reads it expects nothing else.
+            Self::Start(error) if enabled!(Level::ERROR) => error!("{error}"),
             _ => output::remark(format_args!("fanfare: {self}")),
         }
         match self {

@@ -1,10 +1,8 @@
 //! `fanfare listen`: a Pusher client for a terminal.
 
-use std::net::TcpListener;
-
 use serde_json::{Value, json};
 
-use crate::support::{KEY, Process, Server, fanfare};
+use crate::support::{KEY, Process, Server, draining, fanfare, free_address};
 
 #[track_caller]
 fn listen(server: &Server, args: &[&str]) -> Process {
@@ -140,20 +138,8 @@ fn whoever_signs_in_gets_its_own_events_and_news_of_those_it_watches() {
 
 #[test]
 fn it_comes_back_when_the_server_does() {
-    let holder = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = holder.local_addr().unwrap().to_string();
-    drop(holder);
-    let args = [
-        "serve",
-        &format!("--listen={address}"),
-        "--admin-listen=127.0.0.1:0",
-        "--log-format=json",
-        "--set=apps.0.id=1001",
-        "--set=apps.0.key=app-key",
-        "--set=apps.0.secret=app-secret",
-        "--set=server.drain_period=0s",
-    ];
-    let server = Server::start(fanfare(&args));
+    let address = free_address().to_string();
+    let server = Server::start(draining(&address, "0s"));
     let mut listener = listen(&server, &["room", "presence-room", "--user-id=7", "--count=2"]);
     listener.expect_err("subscribed to presence-room");
     trigger(&server, "room", "before");
@@ -161,7 +147,7 @@ fn it_comes_back_when_the_server_does() {
     server.stop();
     listener.expect_err("the server closed the connection: 4200 Server is shutting down; connecting again");
     listener.expect_err(&format!("nothing listens at http://{address}"));
-    let server = Server::start(fanfare(&args));
+    let server = Server::start(draining(&address, "0s"));
     listener.expect_err("connected to");
     listener.expect_err("subscribed to room");
     listener.expect_err("subscribed to presence-room; its members: 7");
@@ -186,7 +172,7 @@ fn a_server_that_vanishes_without_a_goodbye_is_waited_for_as_well() {
 
 #[test]
 fn a_disconnect_is_a_failure_if_it_is_to_connect_once() {
-    let server = Server::dev();
+    let server = Server::draining("0s");
     let mut listener = listen(&server, &["room", "--once"]);
     listener.expect_err("subscribed to room");
     server.process.signal("TERM");

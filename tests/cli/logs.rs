@@ -39,6 +39,7 @@ fn every_line_of_a_json_log_is_an_object_with_time_level_and_message() {
     refused(&server, "/app/%0A%22%5C?protocol=7", &[]);
     assert_eq!(get(server.public, "/apps/1%0a/channels?auth_key=%22").0, 401);
     assert_eq!(get(server.admin, "/metrics").0, 200);
+    drop(client);
     let output = server.stop();
     for line in parsed(&output) {
         for field in ["timestamp", "level", "target"] {
@@ -106,7 +107,7 @@ fn each_refused_client_is_one_line_with_the_reason_and_the_code() {
     ];
     let file = folder.write("fanfare.toml", format!("{LISTENERS}{}", apps.concat()));
     let server = Server::start(fanfare(&["serve", "--config", &file]));
-    let _only = server.connect("key-4");
+    let only = server.connect("key-4");
     let no_headers: &[(&str, &str)] = &[];
     let evil: &[(&str, &str)] = &[("Origin", "https://evil.example")];
     let attempts = [
@@ -122,6 +123,7 @@ fn each_refused_client_is_one_line_with_the_reason_and_the_code() {
         ("/app/key-4?protocol=7", no_headers, 4004),
     ];
     let heard: Vec<_> = attempts.iter().map(|(path, headers, _)| refused(&server, path, headers)).collect();
+    drop(only);
     let output = server.stop();
     // The log has these lines and no others about clients: the one that was let in is not news.
     let lines: Vec<Value> = parsed(&output).into_iter().filter(|line| line.to_string().contains("client")).collect();

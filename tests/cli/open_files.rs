@@ -27,8 +27,9 @@ fn clients_above_the_ceiling_are_told_to_come_back_later() {
     }
     clients.iter_mut().for_each(Client::is_answered);
     clients.pop().unwrap().leave();
-    server.connect(KEY);
+    clients.push(server.connect(KEY));
     assert_eq!(server.readiness().0, 200);
+    drop(clients);
     let log = server.stop().stderr;
     assert!(log.contains(&format!("\"limit\":{OPEN_FILES}")), "the limit is not in {log}");
 }

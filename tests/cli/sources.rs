@@ -126,8 +126,33 @@ fn a_port_that_is_taken_is_named_with_its_setting() {
         ] {
             let output = command.run();
             let last = output.failed(1).lines().last().unwrap_or_default();
-            let expected = format!("fanfare: {setting}: cannot listen on {taken}: Address already in use");
-            assert!(last.starts_with(&expected), "{output}");
+            let expected = format!("{setting}: cannot listen on {taken}: Address already in use");
+            assert!(last.contains(&expected), "{output}");
         }
     }
+}
+
+#[test]
+fn a_certificate_that_is_none_is_named_with_its_setting() {
+    let folder = Folder::new();
+    let pem = folder.write("tls.pem", "not PEM\n");
+    let tls = [("FANFARE_SERVER_TLS_CERTIFICATE", pem.as_str()), ("FANFARE_SERVER_TLS_PRIVATE_KEY", &pem)];
+    let output = fanfare(&["serve"]).envs(&ENVIRONMENT).envs(&tls).run();
+    let text = output.failed(1);
+    assert!(text.contains(&format!("server.tls.certificate: {pem}: ")), "{output}");
+}
+
+#[test]
+fn a_failure_to_start_is_told_in_the_format_of_the_log_and_told_even_without_a_log() {
+    let holder = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = holder.local_addr().unwrap().to_string();
+    let serve = |level: &str| fanfare(&["serve", "--listen", &taken, "--log-level", level]).envs(&ENVIRONMENT).run();
+    let output = serve("info");
+    for line in output.failed(1).lines() {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {output}"));
+        assert!(line["message"].is_string(), "{line}");
+    }
+    assert!(output.stderr.lines().last().unwrap().contains("\"level\":\"ERROR\""), "{output}");
+    let output = serve("off");
+    assert!(output.failed(1).starts_with(&format!("fanfare: server.listen: cannot listen on {taken}")), "{output}");
 }

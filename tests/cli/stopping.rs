@@ -5,26 +5,13 @@ use std::time::Instant;
 
 use crate::support::{DEADLINE, KEY, Server, fanfare, get};
 
-/// A server that takes its time to send clients away.
-const SLOW: [&str; 8] = [
-    "serve",
-    "--listen=127.0.0.1:0",
-    "--admin-listen=127.0.0.1:0",
-    "--log-format=json",
-    "--set=apps.0.id=1",
-    "--set=apps.0.key=app-key",
-    "--set=apps.0.secret=s",
-    "--set=server.drain_period=1h",
-];
-
-fn quick() -> Server {
-    Server::start(fanfare(&[&SLOW[..7], &["--set=server.drain_period=0s"]].concat()))
-}
+/// Longer than any test: whoever is not sent away by a second signal stays.
+const LONG: &str = "1h";
 
 #[test]
 fn clients_are_told_to_come_back_and_the_process_ends_well() {
     for (signal, name) in [("TERM", "SIGTERM"), ("INT", "SIGINT")] {
-        let server = quick();
+        let server = Server::draining("0s");
         let mut clients = [(); 3].map(|()| server.connect(KEY));
         server.process.signal(signal);
         for client in &mut clients {
@@ -42,14 +29,13 @@ fn clients_are_told_to_come_back_and_the_process_ends_well() {
 #[test]
 fn a_server_without_clients_ends_without_delay() {
     let started = Instant::now();
-    // The drain period is an hour.
-    Server::start(fanfare(&SLOW)).stop();
+    Server::draining(LONG).stop();
     assert!(started.elapsed() < DEADLINE);
 }
 
 #[test]
 fn a_server_that_stops_is_alive_but_not_ready_and_takes_no_clients() {
-    let server = Server::start(fanfare(&SLOW));
+    let server = Server::draining(LONG);
     let mut client = server.connect(KEY);
     assert_eq!(server.readiness(), (200, "ready\n".to_owned()));
     server.process.signal("TERM");
@@ -76,7 +62,7 @@ fn a_server_that_stops_is_alive_but_not_ready_and_takes_no_clients() {
 #[test]
 fn a_second_signal_ends_it_at_once() {
     for (first, second) in [("TERM", "TERM"), ("INT", "INT"), ("TERM", "INT")] {
-        let mut server = Server::start(fanfare(&SLOW));
+        let mut server = Server::draining(LONG);
         let _client = server.connect(KEY);
         server.process.signal(first);
         server.process.expect_err("a second signal ends the process at once");

@@ -1,10 +1,8 @@
 //! The commands that speak to a server: what they print, for people and as JSON, and how they fail.
 
-use std::net::TcpListener;
-
 use serde_json::{Value, json};
 
-use crate::support::{APP, Client, Fanfare, Folder, Heard, KEY, LISTENERS, Process, Server, fanfare};
+use crate::support::{APP, Client, Fanfare, Folder, Heard, KEY, LISTENERS, Process, Server, fanfare, free_address};
 
 /// A listener in the background that has subscribed to these channels.
 #[track_caller]
@@ -89,6 +87,8 @@ fn what_was_asked_about_the_channels_is_answered_as_json() {
     assert_eq!(counts(&["room,empty", "e", "{}", "--info", "subscription_count"]), expected);
     let expected = json!({ "channels": { "presence-room": { "subscription_count": 1, "user_count": 1 } } });
     assert_eq!(counts(&["presence-room", "e", "{}", "--info", "user_count,subscription_count"]), expected);
+    // What a channel does not have is left out.
+    assert_eq!(counts(&["room", "e", "{}", "--info", "user_count"]), json!({ "channels": { "room": {} } }));
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn an_event_that_the_server_refuses_is_a_failure_with_its_reason() {
             "413 Payload Too Large: The data content of this event exceeds the allowed maximum",
         ),
         (&["room", "e", "{}", "--socket-id", "5"], "400 Bad Request: Invalid socket_id: 5"),
-        (&["room", "e", "{}", "--info", "user_count"], "400 Bad Request: "),
+        (&["room", "e", "{}", "--info", "nonsense"], "400 Bad Request: Invalid info attribute: nonsense"),
         (&[",", "e"], "400 Bad Request: Expected channels parameter to have at least one entry"),
     ] {
         let output = server.tool(&[&["trigger"], args].concat()).run();
@@ -338,10 +338,7 @@ fn a_wrong_app_is_a_failure_that_says_what_to_check() {
 
 #[test]
 fn no_server_is_a_failure_that_asks_whether_it_runs() {
-    // A port that was ours a moment ago: nobody else gets it while this is bound and does not listen.
-    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = socket.local_addr().unwrap();
-    drop(socket);
+    let address = free_address();
     for args in TOOLS {
         let output = fanfare(args).env("FANFARE_URL", &format!("http://{address}")).run();
         let expected = format!("fanfare: nothing listens at http://{address}; is the server running there?");
@@ -355,7 +352,9 @@ fn a_wrong_url_is_a_failure_that_says_what_is_wrong_with_it() {
     let (admin, secure) = (format!("http://{}", server.admin), format!("https://{}", server.public));
     for args in TOOLS {
         let output = fanfare(&[args, &["--url", &admin]].concat()).run();
-        assert!(output.failed(1).contains("404 Not Found"), "{output}");
+        let status =
+            if ["trigger", "terminate"].contains(&args[0]) { "405 Method Not Allowed" } else { "404 Not Found" };
+        assert!(output.failed(1).contains(status), "{output}");
         assert!(output.stderr.contains("is --url right, path prefix included?"), "{output}");
         let output = fanfare(&[args, &["--url", &secure]].concat()).run();
         assert!(output.failed(1).contains("is it an http:// server?"), "{output}");

@@ -1,6 +1,6 @@
 //! A client over a blocking WebSocket.
 
-use std::io;
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
 use serde_json::{Value, json};
@@ -11,7 +11,7 @@ use super::DEADLINE;
 
 /// One connection to a server.
 pub struct Client {
-    socket: WebSocket<TcpStream>,
+    socket: WebSocket<Patient>,
     /// The name of this connection, once greeted.
     pub socket_id: String,
     arrived: Vec<String>,
@@ -43,7 +43,8 @@ impl Client {
             .header("Sec-WebSocket-Version", "13")
             .header("Sec-WebSocket-Key", generate_key());
         let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
-        let (socket, _) = tungstenite::client::client(request.body(()).unwrap(), stream).map_err(io::Error::other)?;
+        let (socket, _) =
+            tungstenite::client::client(request.body(()).unwrap(), Patient(stream)).map_err(io::Error::other)?;
         Ok(Self { socket, socket_id: String::new(), arrived: Vec::new() })
     }
 
@@ -124,5 +125,29 @@ impl Client {
     pub fn leave(mut self) {
         self.socket.close(None).unwrap();
         while self.socket.read().is_ok() {}
+    }
+}
+
+/// A socket with a deadline. Such a one ends its waiting early when a machine is paused and goes on, which is no error.
+struct Patient(TcpStream);
+
+impl Read for Patient {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.0.read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => return result,
+            }
+        }
+    }
+}
+
+impl Write for Patient {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
     }
 }

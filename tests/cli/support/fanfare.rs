@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Instant;
@@ -117,8 +117,8 @@ impl Process {
     pub fn wait(mut self) -> Output {
         let ended = self.stdout.next(|_| false).is_none() && self.stderr.next(|_| false).is_none();
         assert!(ended && self.stdout.is_complete() && self.stderr.is_complete(), "still running: {self}");
-        let code = self.child.wait().unwrap().code();
-        Output { shown: self.shown.clone(), code, stdout: self.stdout.text(), stderr: self.stderr.text() }
+        let status = self.child.wait().unwrap();
+        Output { shown: self.shown.clone(), status, stdout: self.stdout.text(), stderr: self.stderr.text() }
     }
 }
 
@@ -139,8 +139,7 @@ impl Drop for Process {
 /// What a process left behind.
 pub struct Output {
     shown: String,
-    /// The exit code, unless a signal ended it.
-    pub code: Option<i32>,
+    status: ExitStatus,
     pub stdout: String,
     pub stderr: String,
 }
@@ -163,14 +162,14 @@ impl Output {
 
     #[track_caller]
     pub fn exited(&self, code: i32) {
-        assert_eq!(self.code, Some(code), "exit code of {self}");
+        assert_eq!(self.status.code(), Some(code), "exit code of {self}");
     }
 }
 
 impl fmt::Display for Output {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { shown, code, stdout, stderr } = self;
-        write!(f, "`{shown}`, which exited with {code:?}\n--- stdout\n{stdout}--- stderr\n{stderr}---")
+        let Self { shown, status, stdout, stderr } = self;
+        write!(f, "`{shown}`, which ended with {status}\n--- stdout\n{stdout}--- stderr\n{stderr}---")
     }
 }
 

@@ -6,13 +6,13 @@ mod files;
 mod server;
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 pub use client::{Client, Heard};
 pub use fanfare::{Fanfare, Output, Process, fanfare};
 pub use files::Folder;
-pub use server::Server;
+pub use server::{Server, draining};
 
 /// Longer than anything takes on a machine that is busy with other things.
 pub const DEADLINE: Duration = Duration::from_secs(20);
@@ -26,6 +26,13 @@ pub const APP: &str = "[[apps]]\nid = \"1\"\nkey = \"file-key\"\nsecret = \"file
 /// Free ports, and a log that tells which.
 pub const LISTENERS: &str = "[server]\nlisten = \"127.0.0.1:0\"\ndrain_period = \"0s\"\n\
                              [admin]\nlisten = \"127.0.0.1:0\"\n[log]\nformat = \"json\"\n";
+
+/// An address where nobody listens, and where nobody but the caller will: servers of other tests have other addresses,
+/// and no connection begins there.
+pub fn free_address() -> SocketAddr {
+    let listener = TcpListener::bind("127.77.0.1:0").unwrap();
+    listener.local_addr().unwrap()
+}
 
 /// Status and body of a page.
 #[track_caller]

@@ -6,6 +6,20 @@ use serde_json::Value;
 
 use super::{Client, Fanfare, Output, Process, fanfare, get};
 
+/// See [`Server::draining`].
+pub fn draining(listen: &str, period: &str) -> Fanfare {
+    fanfare(&[
+        "serve",
+        &format!("--listen={listen}"),
+        "--admin-listen=127.0.0.1:0",
+        "--log-format=json",
+        "--set=apps.0.id=1001",
+        "--set=apps.0.key=app-key",
+        "--set=apps.0.secret=app-secret",
+        &format!("--set=server.drain_period={period}"),
+    ])
+}
+
 /// A server process that listens.
 pub struct Server {
     pub process: Process,
@@ -34,6 +48,12 @@ impl Server {
     pub fn dev() -> Self {
         let args = ["dev", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--log-format", "json"];
         Self::start(fanfare(&args))
+    }
+
+    /// `fanfare serve` on free ports, with the app of `fanfare dev`; sends clients away over this time.
+    #[track_caller]
+    pub fn draining(period: &str) -> Self {
+        Self::start(draining("127.0.0.1:0", period))
     }
 
     pub fn url(&self) -> String {
