@@ -36,6 +36,7 @@ fn a_server_without_clients_ends_without_delay() {
 #[test]
 fn a_server_that_stops_is_alive_but_not_ready_and_takes_no_clients() {
     let server = Server::draining(LONG);
+    // It does not answer the close frame, so that stopping takes a while.
     let mut client = server.connect(KEY);
     assert_eq!(server.readiness(), (200, "ready\n".to_owned()));
     server.process.signal("TERM");
@@ -55,8 +56,8 @@ fn a_server_that_stops_is_alive_but_not_ready_and_takes_no_clients() {
     while TcpStream::connect(server.public).is_ok() {
         assert!(Instant::now() < deadline, "still listening: {}", server.process);
     }
-    // Its time to go has not come.
-    client.is_answered();
+    // Nobody has read its good-bye so far, which is what the server is waiting for.
+    assert_eq!(client.closed(), 4200);
 }
 
 #[test]
