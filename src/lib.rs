@@ -9,7 +9,7 @@
 //! 4  session   session                                                    one client's conversation
 //! 3  node      node                                                       every action, written once
 //! 2  state     channels                                                   what is true here
-//! 1  ground    shutdown · socket · rate_limit · metrics · outbox · apps · auth   small tools without opinions
+//! 1  ground    shutdown · socket · response · rate_limit · metrics · outbox · apps · auth    small tools without opinions
 //! 0  words     protocol · config                                          plain data: no sockets, no tasks, no clock
 //! ```
 //!
@@ -43,6 +43,7 @@ pub mod node;
 pub mod outbox;
 pub mod protocol;
 pub mod rate_limit;
+pub mod response;
 pub mod server;
 pub mod session;
 pub mod shutdown;

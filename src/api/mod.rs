@@ -14,13 +14,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use hyper::header::{ALLOW, HeaderValue, RETRY_AFTER};
 use hyper::{Method, Request, Response, StatusCode};
 use percent_encoding::percent_decode_str;
 use tracing::debug;
 
 use crate::metrics::StatusLabel;
 use crate::node::Node;
+use crate::response::{JSON, TEXT, respond};
 use crate::shutdown::Shutdown;
 
 use error::ApiError;
@@ -65,7 +66,7 @@ pub async fn handle(context: &Context, request: Request<Incoming>, path: &str) -
         Err(error) => (None, Err(error)),
     };
     let response = match result {
-        Ok(reply) => respond(reply.status, "application/json", reply.body),
+        Ok(reply) => respond(reply.status, JSON, reply.body),
         Err(error) => {
             // Quoted, as it repeats what a stranger wrote.
             debug!(path, error = ?error.to_string(), "API request refused");
@@ -142,7 +143,7 @@ fn object<'a>(members: impl IntoIterator<Item = (&'a str, String)>) -> String {
 fn refuse(error: &ApiError) -> Response<Full<Bytes>> {
     // One line, whatever a stranger wrote into the parameter that the text repeats.
     let text = error.to_string().replace(char::is_control, " ");
-    let mut response = respond(error.status(), "text/plain; charset=utf-8", format!("{text}\n"));
+    let mut response = respond(error.status(), TEXT, format!("{text}\n"));
     let (name, value) = match error {
         ApiError::MethodNotAllowed(allowed) => (ALLOW, allowed.to_string()),
         ApiError::RateLimit(wait) => (RETRY_AFTER, wait.as_secs_f64().ceil().to_string()),
@@ -150,12 +151,5 @@ fn refuse(error: &ApiError) -> Response<Full<Bytes>> {
     };
     let value = HeaderValue::from_str(&value).expect("a method and a number are valid header values");
     response.headers_mut().insert(name, value);
-    response
-}
-
-fn respond(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::from(body));
-    *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }

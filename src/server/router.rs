@@ -6,11 +6,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{HeaderMap, Request, Response, StatusCode};
 
 use crate::config::ServerConfig;
 use crate::node::Node;
+use crate::response::{TEXT, respond};
 use crate::shutdown::Shutdown;
 use crate::{api, websocket};
 
@@ -62,8 +62,10 @@ impl Router {
             }
             _ if websocket::is_upgrade(&request) => websocket::upgrade(shared.context(peer, &request), request, None),
             (["apps" | "users", ..], Some(path)) => api::handle(&shared.api, request, path).await,
-            ([""], _) => respond(StatusCode::OK, "This is a Fanfare server. It speaks the Pusher Channels protocol.\n"),
-            _ => respond(StatusCode::NOT_FOUND, "Not found\n"),
+            ([""], _) => {
+                respond(StatusCode::OK, TEXT, "This is a Fanfare server. It speaks the Pusher Channels protocol.\n")
+            }
+            _ => respond(StatusCode::NOT_FOUND, TEXT, "Not found\n"),
         }
     }
 }
@@ -94,11 +96,4 @@ impl Peer {
         }
         self
     }
-}
-
-fn respond(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::from(text));
-    *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    response
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, ORIGIN, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
+use hyper::header::{ALLOW, CONNECTION, HeaderValue, ORIGIN, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto::upgrade::downcast;
@@ -17,6 +17,7 @@ use tracing::{debug, info};
 use crate::auth::query_pairs;
 use crate::node::{Handshake, Node, Refusal};
 use crate::protocol::CloseReason;
+use crate::response::{TEXT, respond};
 use crate::session::Session;
 use crate::shutdown::Shutdown;
 use crate::socket::Socket;
@@ -116,20 +117,14 @@ fn offered_subprotocol(headers: &HeaderMap) -> Option<HeaderValue> {
 
 /// The plain HTTP answer to a request that is no WebSocket handshake.
 fn no_handshake(request: &Request<Incoming>, error: &str) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::from(format!("This is a WebSocket endpoint: {error}\n")));
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-    *response.status_mut() = match *request.method() {
-        Method::GET if is_upgrade(request) => StatusCode::BAD_REQUEST,
-        Method::GET => {
-            headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-            headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-            StatusCode::UPGRADE_REQUIRED
-        }
-        _ => {
-            headers.insert(ALLOW, HeaderValue::from_static("GET"));
-            StatusCode::METHOD_NOT_ALLOWED
-        }
+    let (status, hints) = match *request.method() {
+        Method::GET if is_upgrade(request) => (StatusCode::BAD_REQUEST, &[][..]),
+        Method::GET => (StatusCode::UPGRADE_REQUIRED, &[(UPGRADE, "websocket"), (CONNECTION, "upgrade")][..]),
+        _ => (StatusCode::METHOD_NOT_ALLOWED, &[(ALLOW, "GET")][..]),
     };
+    let mut response = respond(status, TEXT, format!("This is a WebSocket endpoint: {error}\n"));
+    for (name, value) in hints {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
     response
 }
