@@ -2,9 +2,10 @@
 
 use std::future::poll_fn;
 use std::io::{self, ErrorKind, Read, Write};
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Poll, ready};
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, ReadBuf};
@@ -16,7 +17,8 @@ use crate::outbox::Outbox;
 use crate::protocol::{CloseReason, Frame, MAX_MESSAGE};
 use crate::socket::Reader;
 
-/// Bytes read at once. They live on the stack while the socket has some, so that a silent client costs no buffer.
+/// Bytes read at once. They live on the stack while the socket has some, so that a silent client costs no buffer, and are
+/// not cleared first: the reading half is polled for every frame that the other half writes.
 const CHUNK: usize = 8 * 1024;
 
 /// What tungstenite keeps of an unfinished frame, at least.
@@ -63,11 +65,12 @@ impl Inbound {
             loop {
                 match self.websocket.read() {
                     Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => {
-                        let mut chunk = [0; CHUNK];
-                        let read = std::task::ready!(self.poll_read(cx, &mut chunk))?;
+                        let mut chunk = [MaybeUninit::uninit(); CHUNK];
+                        let mut chunk = ReadBuf::uninit(&mut chunk);
+                        ready!(Pin::new(&mut self.reader).poll_read(cx, &mut chunk))?;
                         let pipe = self.websocket.get_mut();
-                        pipe.ended = read.is_empty();
-                        pipe.input = Bytes::copy_from_slice(read);
+                        pipe.ended = chunk.filled().is_empty();
+                        pipe.input = Bytes::copy_from_slice(chunk.filled());
                     }
                     result => return Poll::Ready(result),
                 }
@@ -82,22 +85,16 @@ impl Inbound {
     /// Safe.
     pub(super) async fn discard(&mut self) {
         poll_fn(|cx| {
-            let mut chunk = [0; CHUNK];
+            let mut chunk = [MaybeUninit::uninit(); CHUNK];
             loop {
-                match std::task::ready!(self.poll_read(cx, &mut chunk)) {
-                    Ok(read) if !read.is_empty() => {}
+                let mut chunk = ReadBuf::uninit(&mut chunk);
+                match ready!(Pin::new(&mut self.reader).poll_read(cx, &mut chunk)) {
+                    Ok(()) if !chunk.filled().is_empty() => {}
                     _ => return Poll::Ready(()),
                 }
             }
         })
         .await;
-    }
-
-    fn poll_read<'c>(&mut self, cx: &mut Context<'_>, chunk: &'c mut [u8]) -> Poll<io::Result<&'c [u8]>> {
-        let mut buffer = ReadBuf::new(chunk);
-        std::task::ready!(Pin::new(&mut self.reader).poll_read(cx, &mut buffer))?;
-        let read = buffer.filled().len();
-        Poll::Ready(Ok(&chunk[..read]))
     }
 }
 
