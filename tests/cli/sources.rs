@@ -133,13 +133,28 @@ fn a_port_that_is_taken_is_named_with_its_setting() {
 }
 
 #[test]
-fn a_certificate_that_is_none_is_named_with_its_setting() {
+fn a_certificate_that_cannot_be_used_is_named_with_its_setting_by_serve_and_check() {
     let folder = Folder::new();
-    let pem = folder.write("tls.pem", "not PEM\n");
-    let tls = [("FANFARE_SERVER_TLS_CERTIFICATE", pem.as_str()), ("FANFARE_SERVER_TLS_PRIVATE_KEY", &pem)];
-    let output = fanfare(&["serve"]).envs(&ENVIRONMENT).envs(&tls).run();
-    let text = output.failed(1);
-    assert!(text.contains(&format!("server.tls.certificate: {pem}: ")), "{output}");
+    let [(certificate, key), (_, other_key)] = ["one", "other"].map(|name| {
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        let certificate = folder.write(&format!("{name}.crt"), made.cert.pem());
+        (certificate, folder.write(&format!("{name}.key"), made.signing_key.serialize_pem()))
+    });
+    let no_pem = folder.write("no.pem", "not PEM\n");
+    for (certificate, key, expected) in [
+        (&no_pem, &key, format!("server.tls.certificate: {no_pem}: ")),
+        (&certificate, &no_pem, format!("server.tls.private_key: {no_pem}: ")),
+        (&certificate, &other_key, format!("server.tls.private_key: {other_key}: does not fit the certificate")),
+    ] {
+        let tls = [("FANFARE_SERVER_TLS_CERTIFICATE", certificate.as_str()), ("FANFARE_SERVER_TLS_PRIVATE_KEY", key)];
+        for command in ["serve", "check"] {
+            let output = fanfare(&[command]).envs(&ENVIRONMENT).envs(&tls).run();
+            assert!(output.failed(1).contains(&expected), "{expected} is not in {output}");
+        }
+    }
+    let tls = [("FANFARE_SERVER_TLS_CERTIFICATE", certificate.as_str()), ("FANFARE_SERVER_TLS_PRIVATE_KEY", &key)];
+    fanfare(&["check"]).envs(&ENVIRONMENT).envs(&tls).run().succeeded();
+    Server::start(fanfare(&["serve"]).envs(&ENVIRONMENT).envs(&tls));
 }
 
 #[test]
