@@ -2,8 +2,6 @@
 
 import assert from "node:assert/strict";
 import fs from "node:fs";
-import os from "node:os";
-import path from "node:path";
 import { after, before, test } from "node:test";
 
 import { chromium } from "playwright-core";
@@ -11,7 +9,7 @@ import { chromium } from "playwright-core";
 import { Backend } from "./support/backend.js";
 import { unique } from "./support/clients.js";
 import { page } from "./support/page.js";
-import { APP, Server } from "./support/server.js";
+import { APP, Server, temporary } from "./support/server.js";
 
 /** Debian's; `CHROMIUM` names another one. */
 const CHROMIUM = process.env.CHROMIUM ?? "/usr/bin/chromium";
@@ -32,7 +30,6 @@ let server;
 let backend;
 let library;
 let browser;
-let profile;
 
 before(async () => {
   assert.ok(fs.existsSync(CHROMIUM), `${CHROMIUM} is missing: run \`apt-get install chromium\`, or set CHROMIUM`);
@@ -40,8 +37,7 @@ before(async () => {
   library = server.library();
   const document = page({ key: APP.key, clientOptions: server.clientOptions });
   backend = await Backend.start(library, { "/": document });
-  profile = fs.mkdtempSync(path.join(os.tmpdir(), "fanfare-chromium-"));
-  browser = await chromium.launchPersistentContext(profile, {
+  browser = await chromium.launchPersistentContext(temporary("fanfare-chromium-"), {
     executablePath: CHROMIUM,
     headless: true,
     args: ARGUMENTS,
@@ -49,7 +45,6 @@ before(async () => {
 });
 after(async () => {
   await browser?.close();
-  if (profile !== undefined) fs.rmSync(profile, { recursive: true, force: true });
   await backend?.stop();
   await server?.stop();
 });

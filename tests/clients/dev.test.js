@@ -2,7 +2,6 @@
 
 import assert from "node:assert/strict";
 import fs from "node:fs";
-import os from "node:os";
 import path from "node:path";
 import { after, before, test } from "node:test";
 import { fileURLToPath } from "node:url";
@@ -13,7 +12,7 @@ import PusherHttp from "pusher";
 import { connected, first, next, Pusher, watch } from "./support/clients.js";
 import { Child } from "./support/process.js";
 import { python } from "./support/python.js";
-import { launch } from "./support/server.js";
+import { launch, temporary } from "./support/server.js";
 
 let server;
 let blocks;
@@ -25,7 +24,7 @@ before(async () => {
   await server.line("the end of the banner", (line) => (line === "=== End ===" ? line : undefined));
   blocks = banner(server.output);
   // A project with the libraries installed, such as somebody pastes the blocks into.
-  project = fs.mkdtempSync(path.join(os.tmpdir(), "fanfare-dev-"));
+  project = temporary("fanfare-dev-");
   fs.symlinkSync(fileURLToPath(new URL("node_modules", import.meta.url)), path.join(project, "node_modules"));
 });
 after(async () => {

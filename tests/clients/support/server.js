@@ -23,6 +23,13 @@ const MASTER_KEY = Buffer.from("the server never sees these bits").toString("bas
 
 const launched = [];
 
+/** A new directory that is gone when the test file has ended. */
+export function temporary(prefix) {
+  const directory = fs.mkdtempSync(path.join(os.tmpdir(), prefix));
+  process.once("exit", () => fs.rmSync(directory, { recursive: true, force: true }));
+  return directory;
+}
+
 // A test that failed is easier to understand with what the server has to say about it.
 process.once("exit", (code) => {
   if (code === 0) return;
@@ -47,7 +54,7 @@ export class Server {
   /** `app` holds keys of `[[apps]]`, `settings` those of `[server]`. */
   static async start({ app = {}, settings = {} } = {}) {
     const server = new Server();
-    const file = path.join(fs.mkdtempSync(path.join(os.tmpdir(), "fanfare-clients-")), "fanfare.toml");
+    const file = path.join(temporary("fanfare-clients-"), "fanfare.toml");
     fs.writeFileSync(file, toml({ ...APP, ...app }, settings));
     server.#args = ["serve", "--config", file, "--log-format", "json"];
     await server.#launch("127.0.0.1:0");
