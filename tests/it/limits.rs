@@ -4,8 +4,9 @@
 
 use fanfare::config::Limits;
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 
-use crate::support::{Http, Response, TestServer};
+use crate::support::{Call, Response, TestServer};
 
 const TOO_LARGE: &str = "The data content of this event exceeds the allowed maximum";
 
@@ -303,12 +304,19 @@ async fn messages_above_the_daily_quota_are_answered_with_403() {
     api.get("/channels", &[]).await.json();
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn quotas_are_off_by_default() {
     let server = TestServer::start().await;
-    let mut http: Http = server.http().await;
-    let call = crate::support::Call::post("/apps/42/events", &event("room", "greet", "{}")).bytes();
-    for _ in 0..300 {
-        http.send(&call).await.ok();
+    let call = Call::post("/apps/42/events", &event("room", "greet", "{}")).bytes();
+    // Several at once: each request brings its own idea of the present moment.
+    let mut backends = JoinSet::new();
+    for _ in 0..8 {
+        let (mut http, call) = (server.http().await, call.clone());
+        backends.spawn(async move {
+            for _ in 0..500 {
+                http.send(&call).await.ok();
+            }
+        });
     }
+    backends.join_all().await;
 }
