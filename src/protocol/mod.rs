@@ -2,6 +2,10 @@
 //!
 //! Plain data: no sockets, no tasks, no clock. Text is understood once, here; past this module nobody parses JSON, looks
 //! at a channel's prefix or remembers what 4201 means. Event data stays the JSON text it came as.
+//!
+//! A sign such as §2.5, here and elsewhere, names a section of the protocol reference that the project is written
+//! against: 1 connection, 2 events, 3 authorisation, 4 HTTP API, 5 webhooks, 6 limits, 7 HTTP fallbacks, 8 timing,
+//! 9 choices where Pusher's documentation is silent. What it says, the tests of `tests/it` say too, under the same words.
 
 mod channel_name;
 mod client_message;
