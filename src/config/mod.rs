@@ -108,8 +108,8 @@ pub struct AppConfig {
     pub enabled: bool,
     /// More detail in error answers: the string a signature should have covered, and the clock skew.
     pub debug: bool,
-    /// Patterns of origins that browsers may connect from, such as `https://*.example.com`; empty = any.
-    /// Clients that send no origin always may.
+    /// Patterns of origins that browsers may connect from, such as `https://*.example.com`, or of their hosts, such as
+    /// `example.com`; empty = any. Clients that send no origin always may.
     pub allowed_origins: Vec<String>,
     /// Close unencrypted connections with 4000.
     pub require_tls: bool,

@@ -290,11 +290,13 @@ pub(super) fn origins() -> Rule<Vec<String>> {
     };
     let write =
         |items: &Vec<String>| format!("[{}]", items.iter().map(|item| quote(item)).collect::<Vec<_>>().join(", "));
-    Rule::new("origins such as \"https://*.example.com\" or \"http://localhost:*\", or \"*\" for any", read, write)
+    let expected = "origins such as \"https://*.example.com\" or \"http://localhost:*\", hosts such as \"example.com\", or \"*\" for any";
+    Rule::new(expected, read, write)
 }
 
 fn is_origin_pattern(text: &str) -> bool {
-    let Some((scheme, authority)) = text.split_once("://") else { return text == "*" };
+    let is_name = |host: &str| !host.is_empty() && host.chars().all(|c| is_word(c) || ".*".contains(c));
+    let Some((scheme, authority)) = text.split_once("://") else { return is_name(text) };
     // The colons of an IPv6 address stand in brackets, so only one after them leads to a port.
     let colon = authority.rfind(']').unwrap_or(0);
     let (host, port) = match authority[colon..].rfind(':') {
@@ -303,7 +305,7 @@ fn is_origin_pattern(text: &str) -> bool {
     };
     let is_host = |host: &str| match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
         Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
-        None => !host.is_empty() && host.chars().all(|c| is_word(c) || ".*".contains(c)),
+        None => is_name(host),
     };
     let is_scheme = !scheme.is_empty() && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.*".contains(c));
     is_scheme && is_host(host) && (port == "*" || port.parse::<u16>().is_ok())
@@ -382,13 +384,16 @@ mod tests {
             "http://[::1]:8080",
             "http://[::1]",
             "capacitor://localhost",
+            "example.com",
+            "*.example.com",
         ];
         for pattern in good {
             assert!(is_origin_pattern(pattern), "{pattern}");
         }
         let bad = [
             "",
-            "example.com",
+            "example.com:443",
+            "example.com/",
             "https://",
             "://example.com",
             "https://example.com/",
@@ -399,7 +404,6 @@ mod tests {
             "https://a b",
             "http://[::1",
             "http://[x]",
-            "**",
         ];
         for pattern in bad {
             assert!(!is_origin_pattern(pattern), "{pattern}");

@@ -324,7 +324,7 @@ fn a_value_of_the_wrong_type_is_a_mistake() {
              as 0.0.0.0:6001 or [::]:6001",
             "fanfare.toml:8: app_defaults.debug: \"true\" is not a switch; expected true or false",
             "fanfare.toml:9: app_defaults.allowed_origins: \"*\" is not a list; expected origins such as \
-             \"https://*.example.com\" or \"http://localhost:*\", or \"*\" for any",
+             \"https://*.example.com\" or \"http://localhost:*\", hosts such as \"example.com\", or \"*\" for any",
             "fanfare.toml:10: app_defaults.limits.event_data: a floating-point number is not a number of bytes; \
              expected a number of bytes from 1 to \"16 MiB\"",
             "fanfare.toml:11: app_defaults.limits.connections: \"5\" is not an integer; expected 0 for no limit, or an \

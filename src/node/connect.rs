@@ -94,12 +94,26 @@ fn parse_version(protocol: Option<&str>, assume_7: bool) -> Result<u32, Refusal>
     }
 }
 
-/// A list that is empty, or holds a pattern of this origin. `*` stands for any text. Who sends no origin is no browser.
+/// A list that is empty, or holds a pattern of this origin. Who sends no origin is no browser.
 fn origin_allowed(patterns: &[String], origin: Option<&str>) -> bool {
     let Some(origin) = origin else { return true };
-    patterns.is_empty() || patterns.iter().any(|pattern| matches(&pattern.to_lowercase(), &origin.to_lowercase()))
+    let origin = origin.to_lowercase();
+    let fits = |pattern: &String| match pattern.contains("://") || pattern == "*" {
+        true => matches(&pattern.to_lowercase(), &origin),
+        false => host(&origin).is_some_and(|host| matches(&pattern.to_lowercase(), host)),
+    };
+    patterns.is_empty() || patterns.iter().any(fits)
 }
 
+/// The host of an origin; `null` has none.
+fn host(origin: &str) -> Option<&str> {
+    let (_, authority) = origin.split_once("://")?;
+    // The colons of an IPv6 address stand in brackets.
+    let end = authority.rfind(':').filter(|colon| !authority[*colon..].contains(']'));
+    Some(&authority[..end.unwrap_or(authority.len())])
+}
+
+/// Whether a text is what a pattern says, where `*` stands for any text.
 fn matches(pattern: &str, text: &str) -> bool {
     let Some((start, rest)) = pattern.split_once('*') else { return pattern == text };
     let Some(text) = text.strip_prefix(start) else { return false };
@@ -123,6 +137,13 @@ mod tests {
             ("https://*.example.com", "https://a.example.com.evil", false),
             ("http://localhost:*", "http://localhost:3000", true),
             ("*", "null", true),
+            ("example.com", "https://example.com", true),
+            ("example.com", "http://Example.com:8080", true),
+            ("example.com", "https://a.example.com", false),
+            ("*.example.com", "https://a.example.com:444", true),
+            ("example.com", "https://example.com.evil", false),
+            ("example.com", "null", false),
+            ("localhost", "http://[::1]:80", false),
         ];
         for (pattern, origin, allowed) in table {
             assert_eq!(origin_allowed(&[pattern.to_owned()], Some(origin)), allowed, "{pattern} {origin}");

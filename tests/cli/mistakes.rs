@@ -70,9 +70,9 @@ fn every_kind_of_mistake_is_explained() {
             &["fanfare.toml:2: app_defaults.client_events: \"yes\" is not a switch; expected true or false"],
         ),
         (
-            "[app_defaults]\nallowed_origins = [\"example.com\"]\n",
+            "[app_defaults]\nallowed_origins = [\"example.com/\"]\n",
             &[
-                "fanfare.toml:2: app_defaults.allowed_origins: \"example.com\" is not an origin; expected origins such as",
+                "fanfare.toml:2: app_defaults.allowed_origins: \"example.com/\" is not an origin; expected origins such as",
             ],
         ),
         (

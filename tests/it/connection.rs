@@ -277,10 +277,11 @@ async fn the_servers_own_limit_of_connections_is_answered_with_4100() {
 #[tokio::test]
 async fn only_allowed_origins_may_connect_from_a_browser() {
     let server = TestServer::with_app(|app| {
-        app.allowed_origins = vec!["https://*.example.com".to_owned(), "http://localhost:3000".to_owned()];
+        app.allowed_origins =
+            ["https://*.example.com", "http://localhost:3000", "example.net"].map(str::to_owned).to_vec();
     })
     .await;
-    for origin in ["https://app.example.com", "http://localhost:3000"] {
+    for origin in ["https://app.example.com", "http://localhost:3000", "https://example.net", "http://example.net:81"] {
         server.dial().header("Origin", origin).connect().await.subscribe("room").await;
     }
     server.connect().await.subscribe("room").await;
@@ -290,6 +291,7 @@ async fn only_allowed_origins_may_connect_from_a_browser() {
         "https://app.example.com.evil.org",
         "https://evilexample.com",
         "http://localhost:3001",
+        "https://www.example.net",
         "null",
     ];
     for origin in strangers {
