@@ -2,7 +2,7 @@
 
 use crate::{Config, Server};
 
-use super::settings::{self, SourceArgs};
+use super::settings::SourceArgs;
 use super::{CliError, output};
 
 const EXAMPLES: &str = "\
@@ -22,11 +22,10 @@ pub(super) struct Args {
 impl Args {
     pub(super) fn run(self) -> Result<(), CliError> {
         let file = self.sources.config.clone();
-        let loaded = Config::load(&self.sources.sources(Vec::new()))?;
+        let loaded = Config::load_for_server(&self.sources.sources(Vec::new()))?;
         for warning in &loaded.warnings {
             output::remark(format_args!("warning: {warning}"));
         }
-        settings::check_servable(&loaded.config)?;
         Server::check_tls(&loaded.config)?;
         let name = file.map_or("environment".to_owned(), |file| file.display().to_string());
         let apps = match loaded.config.apps.len() {

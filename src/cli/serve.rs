@@ -8,7 +8,7 @@ use crate::{Config, Server};
 
 use super::CliError;
 use super::logging::{self, LogArgs};
-use super::settings::{self, SourceArgs};
+use super::settings::SourceArgs;
 use super::signals::Signals;
 
 const EXAMPLES: &str = "\
@@ -42,8 +42,7 @@ impl Args {
         let mut flags = self.log.overrides();
         flags.extend(self.listen.map(|address| ("server.listen".to_owned(), address)));
         flags.extend(self.admin_listen.map(|address| ("admin.listen".to_owned(), address)));
-        let loaded = Config::load(&self.sources.sources(flags))?;
-        settings::check_servable(&loaded.config)?;
+        let loaded = Config::load_for_server(&self.sources.sources(flags))?;
         logging::start(&loaded.config.log)?;
         for warning in loaded.warnings {
             warn!("{warning}");

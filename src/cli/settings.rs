@@ -1,9 +1,8 @@
-//! Where the commands that need a configuration get it from, and what the server additionally asks of it.
+//! Where the commands that need a configuration get it from.
 
 use std::path::PathBuf;
 
-use crate::Config;
-use crate::config::{ConfigError, Sources};
+use crate::config::Sources;
 
 /// The flags that name the sources of a configuration.
 #[derive(Debug, Clone, clap::Args)]
@@ -32,19 +31,6 @@ pub(super) fn environment() -> Vec<(String, String)> {
     std::env::vars_os().map(|(name, value)| (text(name), text(value))).collect()
 }
 
-/// [`Config::check_servable`], with the way out for somebody who only wants to try.
-///
-/// # Errors
-/// See there.
-pub(super) fn check_servable(config: &Config) -> Result<(), ConfigError> {
-    config.check_servable().map_err(|mut error| {
-        if config.apps.is_empty() {
-            error.mistakes.push("(to try Fanfare without any configuration, run `fanfare dev`)".to_owned());
-        }
-        error
-    })
-}
-
 fn key_and_value(text: &str) -> Result<(String, String), &'static str> {
     match text.split_once('=') {
         Some((key, value)) if !key.trim().is_empty() => Ok((key.trim().to_owned(), value.to_owned())),
@@ -55,7 +41,6 @@ fn key_and_value(text: &str) -> Result<(String, String), &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::AppConfig;
 
     #[test]
     fn only_the_first_equals_sign_separates() {
@@ -70,13 +55,5 @@ mod tests {
         let args = SourceArgs { config: None, set: vec![pair("server.listen", "1"), pair("log.level", "debug")] };
         let overrides = args.sources(vec![pair("server.listen", "2")]).overrides;
         assert_eq!(overrides, [pair("log.level", "debug"), pair("server.listen", "2")]);
-    }
-
-    #[test]
-    fn a_server_without_apps_points_to_the_one_that_needs_none() {
-        let refused = check_servable(&Config::default()).unwrap_err().to_string();
-        assert!(refused.contains("fanfare dev"), "{refused}");
-        let config = Config { apps: vec![AppConfig::new("1", "k", "s")], ..Config::default() };
-        assert!(!check_servable(&config).is_err_and(|error| error.to_string().contains("fanfare dev")));
     }
 }

@@ -28,11 +28,23 @@ pub struct ConfigError {
 }
 
 impl Config {
-    /// Reads all sources. No apps is not a mistake here: see [`Config::check_servable`].
+    /// Reads all sources.
     ///
     /// # Errors
     /// All mistakes at once: an unreadable file, a syntax error, an unknown key, a wrong type or an impossible value.
     pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
+        Self::read(sources, |_| Vec::new())
+    }
+
+    /// Reads all sources for a server that is about to start with them.
+    ///
+    /// # Errors
+    /// Those of [`Config::load`]; and no apps, or the secret of the examples where other machines can connect.
+    pub fn load_for_server(sources: &Sources) -> Result<Loaded, ConfigError> {
+        Self::read(sources, Self::obstacles)
+    }
+
+    fn read(sources: &Sources, obstacles: fn(&Self) -> Vec<(String, String)>) -> Result<Loaded, ConfigError> {
         let layers = Layers::read(sources).map_err(|mistakes| ConfigError { mistakes })?;
         let mut reader = Reader::new(&layers);
         let mut config = Self::default();
@@ -41,7 +53,7 @@ impl Config {
         schema::app_defaults(&mut reader, &mut defaults);
         schema::apps(&mut reader, &mut config.apps, &defaults);
         reader.refuse_unknown_keys();
-        for (path, conflict) in config.conflicts() {
+        for (path, conflict) in config.conflicts().into_iter().chain(obstacles(&config)) {
             reader.refuse(&path, conflict);
         }
         if reader.mistakes.is_empty() {

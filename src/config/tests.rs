@@ -498,27 +498,36 @@ fn settings_that_work_against_each_other_bring_a_warning() {
     assert_eq!(load_all(APP, &[], &[]).unwrap().warnings, Vec::<String>::new());
 }
 
+/// What keeps a server from starting with this file.
+fn obstacles(file: &str, overrides: &[(&str, &str)]) -> Vec<String> {
+    let file = TempFile::new(file);
+    let overrides = overrides.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+    let sources = Sources { file: Some(file.0.clone()), env: Vec::new(), overrides };
+    let mistakes = Config::load_for_server(&sources).map_or_else(|error| error.mistakes, |_| Vec::new());
+    mistakes.into_iter().map(|line| line.replace(file.name(), "fanfare.toml")).collect()
+}
+
 #[test]
 fn a_server_needs_an_app() {
-    let error = Config::default().check_servable().unwrap_err();
+    let error = Config::load_for_server(&Sources::default()).unwrap_err();
     assert!(error.mistakes[0].starts_with("apps: there is none"), "{error}");
-    assert!(load(APP).check_servable().is_ok());
+    assert_eq!(obstacles(APP, &[]), Vec::<String>::new());
+    let together = obstacles("[server]\nlisten = 5\n", &[]);
+    assert_eq!(together.len(), 2, "{together:#?}");
 }
 
 #[test]
 fn the_secret_of_the_examples_stays_on_this_machine() {
-    let mut config = load(APP);
-    config.apps.push(AppConfig::new("1001", "app-key", "app-secret"));
-    let mistake = config.demo_credentials_exposed().unwrap();
-    assert!(mistake.starts_with("apps.1: ") && !mistake.contains("app-secret"), "{mistake}");
-    assert_eq!(config.check_servable().unwrap_err().mistakes, [mistake]);
+    let demo = "\n[[apps]]\nid = \"1001\"\nkey = \"app-key\"\nsecret = \"app-secret\"\n";
+    let file = format!("{APP}{demo}");
+    let mistakes = obstacles(&file, &[]);
+    assert_eq!(mistakes.len(), 1, "{mistakes:#?}");
+    assert!(mistakes[0].contains(": apps.1.secret: the secret that all the examples have"), "{mistakes:#?}");
+    assert!(!mistakes[0].contains("app-secret"), "{mistakes:#?}");
     for loopback in ["127.0.0.1:6001", "[::1]:6001"] {
-        config.server.listen = loopback.parse().unwrap();
-        assert_eq!(config.demo_credentials_exposed(), None);
+        assert_eq!(obstacles(&file, &[("server.listen", loopback)]), Vec::<String>::new());
     }
-    config.server.listen = Config::default().server.listen;
-    config.apps[1].keys[0].secret = Secret::new("my own");
-    assert_eq!(config.demo_credentials_exposed(), None);
+    assert_eq!(obstacles(&file.replace("app-secret", "my own"), &[]), Vec::<String>::new());
 }
 
 // --- printing ---

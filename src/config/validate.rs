@@ -3,8 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::load::ConfigError;
-use super::{AppConfig, Config};
+use super::{Config, KeyPair};
 
 /// The secret of `fanfare dev` and of countless examples.
 const DEMO_SECRET: &str = "app-secret";
@@ -13,33 +12,35 @@ const DEMO_SECRET: &str = "app-secret";
 const PUSHER_JS_ACTIVITY_TIMEOUT: Duration = Duration::from_secs(120);
 
 impl Config {
-    /// Whether a server may start with these settings. Not part of [`Config::load`]: tools that only look at settings
-    /// have no use for it.
-    ///
-    /// # Errors
-    /// There are no apps, or [`Config::demo_credentials_exposed`] has something to say.
-    pub fn check_servable(&self) -> Result<(), ConfigError> {
-        let no_apps = || {
-            "apps: there is none; add [[apps]] with `id`, `key` and `secret` to the file, or set FANFARE_APPS_0_ID, \
-             FANFARE_APPS_0_KEY and FANFARE_APPS_0_SECRET"
-                .to_owned()
-        };
-        let no_apps = self.apps.is_empty().then(no_apps);
-        let mistakes: Vec<_> = no_apps.into_iter().chain(self.demo_credentials_exposed()).collect();
-        if mistakes.is_empty() { Ok(()) } else { Err(ConfigError { mistakes }) }
+    /// What keeps a server from starting with these settings: the path to blame, and the reason. Tools that only look
+    /// at settings have no use for it.
+    pub(super) fn obstacles(&self) -> Vec<(String, String)> {
+        if self.apps.is_empty() {
+            let text = "there is none; add [[apps]] with `id`, `key` and `secret` to the file, or set FANFARE_APPS_0_ID, \
+                        FANFARE_APPS_0_KEY and FANFARE_APPS_0_SECRET, or run `fanfare dev` to try Fanfare without any \
+                        configuration";
+            return vec![("apps".to_owned(), text.to_owned())];
+        }
+        if self.server.listen.ip().is_loopback() {
+            return Vec::new();
+        }
+        let text = format!(
+            "the secret that all the examples have, and server.listen {} can be reached from other machines; expected a \
+             secret of your own, such as the output of `openssl rand -hex 32`",
+            self.server.listen
+        );
+        // Id and key are no secrets, so they may be those of the examples.
+        let exposed = self.key_pairs().filter(|(_, pair)| pair.secret.expose() == DEMO_SECRET);
+        exposed.map(|(table, _)| (format!("{table}.secret"), text.clone())).collect()
     }
 
-    /// What is wrong if an app has the secret of the examples while other machines can connect. Id and key are no
-    /// secrets, so they may be those of the examples.
-    pub fn demo_credentials_exposed(&self) -> Option<String> {
-        let has_demo_secret = |app: &AppConfig| app.keys.iter().any(|pair| pair.secret.expose() == DEMO_SECRET);
-        let app = self.apps.iter().position(has_demo_secret)?;
-        (!self.server.listen.ip().is_loopback()).then(|| {
-            format!(
-                "apps.{app}: has the secret that all the examples have, and server.listen {} can be reached from other \
-                 machines; expected a secret of your own, such as the output of `openssl rand -hex 32`",
-                self.server.listen
-            )
+    /// All key pairs, each with the path of the table that it stands in.
+    fn key_pairs(&self) -> impl Iterator<Item = (String, &KeyPair)> {
+        self.apps.iter().enumerate().flat_map(|(index, app)| {
+            app.keys.iter().enumerate().map(move |(number, pair)| match number {
+                0 => (format!("apps.{index}"), pair),
+                _ => (format!("apps.{index}.keys.{}", number - 1), pair),
+            })
         })
     }
 
@@ -57,10 +58,9 @@ impl Config {
         };
         for (index, app) in self.apps.iter().enumerate() {
             claim(&mut ids, &app.id, format!("apps.{index}.id"));
-            for (number, pair) in app.keys.iter().enumerate() {
-                let table = if number == 0 { String::new() } else { format!("keys.{}.", number - 1) };
-                claim(&mut keys, &pair.key, format!("apps.{index}.{table}key"));
-            }
+        }
+        for (table, pair) in self.key_pairs() {
+            claim(&mut keys, &pair.key, format!("{table}.key"));
         }
         conflicts
     }

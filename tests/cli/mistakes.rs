@@ -133,7 +133,9 @@ fn every_kind_of_mistake_is_explained() {
         ),
     ];
     for (file, expected) in table {
-        let found = mistakes(Some(file), &[], &[]);
+        let mut found = mistakes(Some(file), &[], &[]);
+        // Most of these files have no app either, which is said along with the rest.
+        found.retain(|line| !line.contains("apps: there is none"));
         let same =
             found.len() == expected.len() && found.iter().zip(*expected).all(|(one, other)| one.starts_with(other));
         assert!(same, "{file}\n{found:#?}\n{expected:#?}");
@@ -298,8 +300,8 @@ fn a_wrong_value_or_a_slip_in_any_key_of_the_command_line_is_a_mistake() {
 fn a_server_without_apps_does_not_start_and_says_how_to_get_one() {
     for file in [None, Some(""), Some("[server]\nlisten = \"127.0.0.1:0\"\n"), Some("apps = []\n")] {
         let found = mistakes(file, &[], &[]);
-        assert!(found[0].starts_with("apps: there is none; add [[apps]] with `id`, `key` and `secret`"), "{found:#?}");
-        assert!(found[0].contains("FANFARE_APPS_0_SECRET") && found[1].contains("fanfare dev"), "{found:#?}");
+        assert!(found[0].contains("apps: there is none; add [[apps]] with `id`, `key` and `secret`"), "{found:#?}");
+        assert!(found[0].contains("FANFARE_APPS_0_SECRET") && found[0].contains("`fanfare dev`"), "{found:#?}");
     }
 }
 
@@ -308,20 +310,20 @@ fn the_secret_of_the_examples_is_refused_where_other_machines_can_connect() {
     let app = "[[apps]]\nid = \"1001\"\nkey = \"app-key\"\nsecret = \"app-secret\"\n";
     let own = "[[apps]]\nid = \"1001\"\nkey = \"app-key\"\nsecret = \"my own\"\n";
     let rotated = format!("{own}[[apps.keys]]\nkey = \"old\"\nsecret = \"app-secret\"\n");
-    let expected = "apps.0: has the secret that all the examples have, and server.listen ";
+    let expected = "the secret that all the examples have, and server.listen ";
     for address in ["0.0.0.0:0", "[::]:0"] {
         let args = ["--set".to_owned(), format!("server.listen={address}")];
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
-        for file in [app, &rotated] {
+        for (file, place) in [(app, "apps.0.secret"), (&rotated, "apps.0.keys.0.secret")] {
             let found = mistakes(Some(file), &[], &args);
-            assert!(found.len() == 1 && found[0].starts_with(&format!("{expected}{address} ")), "{found:#?}");
+            assert!(found.len() == 1 && found[0].contains(&format!("{place}: {expected}{address} ")), "{found:#?}");
             assert!(!found[0].contains("app-secret"), "{found:#?}");
         }
     }
     // Listening on all addresses is the default.
-    assert!(mistakes(Some(app), &[], &[])[0].starts_with(&format!("{expected}0.0.0.0:6001 ")));
+    assert!(mistakes(Some(app), &[], &[])[0].contains(&format!("{expected}0.0.0.0:6001 ")));
     let env = [("FANFARE_APPS_0_SECRET", "app-secret")];
-    assert!(mistakes(Some(own), &env, &[])[0].starts_with(expected));
+    assert!(mistakes(Some(own), &env, &[])[0].starts_with(&format!("FANFARE_APPS_0_SECRET: {expected}")));
 
     let folder = Folder::new();
     let file = folder.write("fanfare.toml", app);
@@ -351,11 +353,10 @@ fn arguments_that_make_no_sense_are_a_mistake_of_usage() {
         assert!(output.failed(2).contains(expected), "{output}");
     }
     // Values of flags that are settings are judged with all other settings.
-    assert_eq!(
-        mistakes(Some("[log]\nlevel = 5\n"), &[], &[])[0],
-        "fanfare.toml:2: log.level: 5 is not a log level; expected trace, debug, info, warn, error or off, or directives \
-         such as \"info,fanfare::session=debug\""
-    );
+    let expected = "fanfare.toml:2: log.level: 5 is not a log level; expected trace, debug, info, warn, error or off, or \
+                    directives such as \"info,fanfare::session=debug\"";
+    let found = mistakes(Some("[log]\nlevel = 5\n"), &[], &[]);
+    assert!(found.iter().any(|line| line == expected), "{found:#?}");
     let output = fanfare(&["serve", "--listen", "6001", "--log-level", "loud", "--set", "apps.0.id=1"]).run();
     let lines: Vec<&str> = output.failed(2).lines().collect();
     assert_eq!(lines.len(), 4, "{output}");
