@@ -4,13 +4,14 @@
 //! there is one order of reading and no cycle. What must travel upward travels as a returned value or through a queue.
 //!
 //! ```text
-//! 6  process   server · cli · main                                        who starts what, and in which order it stops
-//! 5  edges     websocket · api · admin                                    bytes in, bytes out
-//! 4  session   session                                                    one client's conversation
-//! 3  node      node                                                       every action, written once
-//! 2  state     channels                                                   what is true here
-//! 1  ground    shutdown · socket · response · rate_limit · metrics · outbox · apps · auth    small tools without opinions
-//! 0  words     protocol · config                                          plain data: no sockets, no tasks, no clock
+//! 6  process   server · cli · main                           who starts what, and in which order it stops
+//! 5  edges     websocket · api · admin                       bytes in, bytes out
+//! 4  session   session                                       one client's conversation
+//! 3  node      node                                          every action, written once
+//! 2  state     channels                                      what is true here
+//! 1  ground    shutdown · socket · response · rate_limit ·   small tools without opinions
+//!              metrics · outbox · apps · auth
+//! 0  words     protocol · config                             plain data: no sockets, no tasks, no clock
 //! ```
 //!
 //! The life of a message: **trigger** ([`api`], [`node`]) → **deliver** ([`channels`]) → **push** ([`outbox`]) →
