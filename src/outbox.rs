@@ -47,7 +47,9 @@ impl Outbox {
     /// Queues a frame. One for a closed outbox is ignored: its client is going and hears the reason.
     pub fn push(&self, frame: Frame) {
         let mut queue = self.queue.lock();
-        if queue.closed.is_some() {
+        if let Some(reason) = &queue.closed {
+            // Until its task has left the channels, a slow client goes on missing frames.
+            queue.dropped += u64::from(*reason == CloseReason::SlowConsumer);
             return;
         }
         queue.bytes += frame.len();
