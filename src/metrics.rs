@@ -12,10 +12,8 @@ use prometheus_client::registry::Registry;
 #[derive(Debug)]
 pub struct Metrics {
     registry: Mutex<Registry>,
-    /// WebSocket connections that were refused, by close code.
-    pub refused: Family<CodeLabel, Counter>,
-    /// API requests, by app (empty if unknown) and status.
-    pub api_requests: Family<StatusLabel, Counter>,
+    refused: Family<CodeLabel, Counter>,
+    api_requests: Family<StatusLabel, Counter>,
     opened: Family<AppLabel, Counter>,
     closed: Family<CloseLabel, Counter>,
     received: Family<AppLabel, Counter>,
@@ -47,36 +45,26 @@ pub struct AppMetrics {
     pub dropped: Counter,
 }
 
-/// `app`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct AppLabel {
-    /// The app id.
-    pub app: String,
+struct AppLabel {
+    app: String,
 }
 
-/// `code`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct CodeLabel {
-    /// The close code.
-    pub code: u16,
+struct CodeLabel {
+    code: u16,
 }
 
-/// `app`, `code`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct CloseLabel {
-    /// The app id.
-    pub app: String,
-    /// The server's close code, or 0 if the client closed or vanished.
-    pub code: u16,
+struct CloseLabel {
+    app: String,
+    code: u16,
 }
 
-/// `app`, `status`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct StatusLabel {
-    /// The app id, empty if there is no such app.
-    pub app: String,
-    /// The HTTP status.
-    pub status: u16,
+struct StatusLabel {
+    app: String,
+    status: u16,
 }
 
 impl Metrics {
@@ -122,6 +110,16 @@ impl Metrics {
         }
     }
 
+    /// Counts a connection that was refused, by its close code.
+    pub fn refused(&self, code: u16) {
+        self.refused.get_or_create(&CodeLabel { code }).inc();
+    }
+
+    /// Counts an API request by its HTTP status; `app` is empty if there is no such app.
+    pub fn api_request(&self, app: &str, status: u16) {
+        self.api_requests.get_or_create(&StatusLabel { app: app.to_owned(), status }).inc();
+    }
+
     /// Adds a source of gauges.
     pub fn register(&self, gauges: Box<dyn Collector>) {
         self.registry.lock().register_collector(gauges);
@@ -142,7 +140,7 @@ impl Default for Metrics {
 }
 
 impl AppMetrics {
-    /// Counts the end of a connection.
+    /// Counts the end of a connection: by the server's close code, or 0 if the client closed or vanished.
     pub fn closed(&self, code: u16) {
         self.closed.get_or_create(&CloseLabel { app: self.app.clone(), code }).inc();
     }

@@ -51,13 +51,9 @@ impl Session {
     /// Admits a client and queues its greeting.
     ///
     /// # Errors
-    /// The refusal, which is counted.
+    /// The refusal, for the transport to tell and to count.
     pub fn open(node: &Arc<Node>, handshake: &Handshake<'_>, now: Instant) -> Result<Self, Refusal> {
-        let admission = node.connect(handshake).inspect_err(|refusal| {
-            let code = refusal.reason.code();
-            node.metrics().refused.get_or_create(&crate::metrics::CodeLabel { code }).inc();
-        })?;
-        let Admission { tenant, version, places, app_seat } = admission;
+        let Admission { tenant, version, places, app_seat } = node.connect(handshake)?;
         let config = tenant.app.config();
         let limits = &config.limits;
         let socket_id = SocketId::random();

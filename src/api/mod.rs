@@ -19,7 +19,6 @@ use hyper::{Method, Request, Response, StatusCode};
 use percent_encoding::percent_decode_str;
 use tracing::debug;
 
-use crate::metrics::StatusLabel;
 use crate::node::Node;
 use crate::response::{JSON, TEXT, respond};
 use crate::shutdown::Shutdown;
@@ -74,9 +73,8 @@ pub async fn handle(context: &Context, request: Request<Incoming>, path: &str) -
         }
     };
     // Only known apps get a label: anybody can ask for any other.
-    let app = app_id.filter(|id| node.tenants().by_id(id).is_some()).unwrap_or_default().to_owned();
-    let label = StatusLabel { app, status: response.status().as_u16() };
-    node.metrics().api_requests.get_or_create(&label).inc();
+    let app = app_id.filter(|id| node.tenants().by_id(id).is_some()).unwrap_or_default();
+    node.metrics().api_request(app, response.status().as_u16());
     response
 }
 

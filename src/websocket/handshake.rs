@@ -64,6 +64,7 @@ pub fn upgrade(context: Context, mut request: Request<Incoming>, key: Option<&st
     let verdict = judge(&context, &request, key);
     if let Err(refusal) = &verdict {
         let (code, reason) = (refusal.reason.code(), &refusal.reason);
+        context.node.metrics().refused(code);
         info!(peer = context.peer, path = request.uri().path(), code, %reason, "client refused");
     }
     let upgraded = hyper::upgrade::on(&mut request);

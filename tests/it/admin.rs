@@ -50,8 +50,15 @@ async fn refused_clients_are_not_counted_as_connections() {
     for _ in 0..3 {
         server.dial().path("/app/nobody").refused(4001).await;
     }
+    server.dial().path("/elsewhere").refused(4005).await;
     let _client = server.connect().await;
     assert!((metric(&mut admin(&server).await, "fanfare_connections").await - 1.0).abs() < f64::EPSILON);
+    let page = admin(&server).await.get("/metrics").await.body;
+    for line in
+        ["fanfare_connections_refused_total{code=\"4001\"} 3", "fanfare_connections_refused_total{code=\"4005\"} 1"]
+    {
+        assert!(page.lines().any(|found| found == line), "{line} is not in\n{page}");
+    }
 }
 
 #[tokio::test]
