@@ -1,5 +1,6 @@
 //! The three sources as they are, before anybody asks whether their keys exist: every value under its dotted path.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -90,6 +91,36 @@ impl Layers {
             Layer::Environment => self.env.get(&env_name(path)),
             Layer::File => self.file.get(path),
         }
+    }
+
+    /// What a source says of a setting. A table comes with all that is in it; on the command line it may have only that.
+    pub(super) fn value(&self, layer: Layer, path: &str) -> Option<Cow<'_, Given>> {
+        let entry = self.get(layer, path).map(|entry| &entry.given);
+        let below = || self.map_below(layer, path).into_values().collect::<Vec<_>>();
+        match entry {
+            Some(Given::Table) => Some(Cow::Owned(Given::Map(below()))),
+            Some(given) => Some(Cow::Borrowed(given)),
+            None if layer == Layer::CommandLine => {
+                Some(below()).filter(|map| !map.is_empty()).map(|map| Cow::Owned(Given::Map(map)))
+            }
+            None => None,
+        }
+    }
+
+    /// The entries of a table, by path: key and value of each. The environment has none, as its names have no case.
+    pub(super) fn map_below(&self, layer: Layer, path: &str) -> BTreeMap<String, (String, Given)> {
+        let entries = match layer {
+            Layer::CommandLine => &self.overrides,
+            Layer::Environment => return BTreeMap::new(),
+            Layer::File => &self.file,
+        };
+        let prefix = format!("{path}.");
+        let below = entries.range(prefix.clone()..).take_while(|(name, _)| name.starts_with(&prefix));
+        below
+            .map(|(name, entry)| {
+                (name.clone(), (name[prefix.len()..].trim_matches('"').to_owned(), entry.given.clone()))
+            })
+            .collect()
     }
 
     /// Whether a source has this table or anything in it.

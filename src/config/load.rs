@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
-use super::layers::{Entry, Layer, Layers, Place, Sources, env_name};
+use super::layers::{Layer, Layers, Place, Sources, env_name};
 use super::rule::{Given, Rule};
-use super::schema::{self, SECRETS, Visitor};
+use super::schema::{self, Visitor, secret_names};
 use super::suggest::KnownNames;
 use super::write::MASK;
 use super::{AppConfig, Config, Secret};
@@ -88,8 +88,8 @@ impl Visitor for Reader<'_> {
         let (path, layers) = (self.path(name), self.layers);
         let mut replaced = false;
         for layer in Layer::ALL {
-            let Some(Entry { given, .. }) = layers.get(layer, &path) else { continue };
-            match (rule.read)(given) {
+            let Some(given) = layers.value(layer, &path) else { continue };
+            match (rule.read)(&given) {
                 Ok(value) if !replaced => *field = value,
                 Ok(_) => {}
                 // It may be there on the machine that the file was written for.
@@ -108,35 +108,31 @@ impl Visitor for Reader<'_> {
         self.keys.insert(path);
     }
 
-    fn secret(&mut self, secret: &mut Secret) {
-        let (paths, layers) = (SECRETS.map(|name| self.path(name)), self.layers);
-        self.keys.extend(paths.clone());
-        // All three are one setting: a variable replaces the file's `secret_file`, say.
-        let mut replaced = false;
-        for layer in Layer::ALL {
-            let given = |path: &String| layers.get(layer, path).map(|entry| &entry.given);
-            let all = SECRETS.into_iter().zip(&paths).filter_map(|(name, path)| Some((name, path, given(path)?)));
-            let all: Vec<_> = all.collect();
-            // None of the values is shown: a secret in the wrong place is a secret all the same.
-            match all[..] {
-                [] => continue,
-                [(name, path, given)] => match self.read_secret(name, given) {
-                    Ok(_) if replaced => {}
-                    Ok(text) => *secret = Secret::new(text),
-                    // As with other files, what is replaced may be there elsewhere.
-                    Err(_) if replaced && given.text().is_some() => {}
-                    Err(reason) => self.mistakes.push((layers.place_in(layer, path), reason)),
-                },
-                _ => {
-                    let text = "given more than once; expected one of `secret`, `secret_file` and `secret_env`";
-                    self.mistakes.push((layers.place_in(layer, &paths[0]), text.to_owned()));
-                }
+    fn secret(&mut self, name: &'static str, secret: &mut Secret) {
+        match self.find_secret(name) {
+            Some(found) => *secret = found,
+            None => {
+                let [plain, file, env] = secret_names(name);
+                let path = self.path(name);
+                self.refuse(&path, format!("missing; expected `{plain}`, `{file}` or `{env}`"));
             }
-            replaced = true;
         }
-        if !replaced {
-            self.refuse(&paths[0], "missing; expected `secret`, `secret_file` or `secret_env`".to_owned());
+    }
+
+    fn optional_secret(&mut self, name: &'static str, secret: &mut Option<Secret>) {
+        if let Some(found) = self.find_secret(name) {
+            *secret = Some(found);
         }
+    }
+
+    fn map(&mut self, name: &'static str, map: &mut BTreeMap<String, Secret>, rule: Rule<BTreeMap<String, Secret>>) {
+        let path = self.path(name);
+        // What is below the path in a source is one value, whose keys are nobody's business but the user's.
+        for layer in [Layer::CommandLine, Layer::File] {
+            let below = self.layers.map_below(layer, &path);
+            self.keys.extend(below.keys().cloned());
+        }
+        self.key(name, map, rule);
     }
 
     fn table(&mut self, name: &'static str, fields: impl FnOnce(&mut Self)) {
@@ -208,13 +204,46 @@ impl<'a> Reader<'a> {
         self.mistakes.push((self.layers.place(path), text));
     }
 
-    fn read_secret(&mut self, name: &str, given: &Given) -> Result<String, String> {
+    /// The secret of that name, if a source has one. One that cannot be used is reported, and is empty here.
+    fn find_secret(&mut self, name: &'static str) -> Option<Secret> {
+        let (names, layers) = (secret_names(name), self.layers);
+        let paths = names.clone().map(|name| self.path(&name));
+        self.keys.extend(paths.clone());
+        // All three are one setting: a variable replaces the file's `secret_file`, say.
+        let mut found = None;
+        for layer in Layer::ALL {
+            let given = |path: &String| layers.get(layer, path).map(|entry| &entry.given);
+            let all = paths.iter().enumerate().filter_map(|(way, path)| Some((way, path, given(path)?)));
+            let all: Vec<_> = all.collect();
+            // None of the values is shown: a secret in the wrong place is a secret all the same.
+            match all[..] {
+                [] => continue,
+                [(way, path, given)] => match self.read_secret(way, given) {
+                    Ok(_) if found.is_some() => {}
+                    Ok(text) => found = Some(Secret::new(text)),
+                    // As with other files, what is replaced may be there elsewhere.
+                    Err(_) if found.is_some() && given.text().is_some() => {}
+                    Err(reason) => self.mistakes.push((layers.place_in(layer, path), reason)),
+                },
+                _ => {
+                    let [plain, file, env] = &names;
+                    let text = format!("given more than once; expected one of `{plain}`, `{file}` and `{env}`");
+                    self.mistakes.push((layers.place_in(layer, &paths[0]), text));
+                }
+            }
+            found.get_or_insert_with(|| Secret::new(""));
+        }
+        found
+    }
+
+    /// `way` is the place of the setting among [`secret_names`].
+    fn read_secret(&mut self, way: usize, given: &Given) -> Result<String, String> {
         let text = given.text().ok_or("not a string; expected a string")?;
-        let secret = match name {
-            "secret_file" => fs::read_to_string(text)
+        let secret = match way {
+            1 => fs::read_to_string(text)
                 .map(|content| content.trim_end_matches(['\r', '\n']).to_owned())
                 .map_err(|error| format!("the file cannot be read: {error}; expected a path"))?,
-            "secret_env" => {
+            2 => {
                 self.secret_variables.insert(text.to_owned());
                 let value = self.layers.env.get(text).and_then(|entry| entry.given.text());
                 value.ok_or("the variable is not set; expected the name of an environment variable")?.to_owned()

@@ -7,6 +7,7 @@
 
 mod layers;
 mod load;
+mod pattern;
 mod rule;
 mod schema;
 mod suggest;
@@ -16,6 +17,7 @@ mod write;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -23,6 +25,7 @@ use std::time::Duration;
 
 pub use layers::Sources;
 pub use load::{ConfigError, Loaded};
+pub use pattern::{matches, origin_allowed};
 
 /// Every key with its meaning, allowed values, default and environment variable, as a file to start from: loading it
 /// gives [`Config::default`].
@@ -37,6 +40,8 @@ pub struct Config {
     pub admin: AdminConfig,
     /// What is logged, and how.
     pub log: LogConfig,
+    /// How webhooks are kept and delivered.
+    pub webhooks: WebhooksConfig,
     /// The apps, in the order of the file.
     pub apps: Vec<AppConfig>,
 }
@@ -96,6 +101,96 @@ pub enum LogFormat {
     Json,
 }
 
+/// `[webhooks]`: what the webhooks of all apps have in common.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WebhooksConfig {
+    /// The directory for what waits to be delivered, made if need be; `None`: in memory only, and lost at the end.
+    pub data_dir: Option<PathBuf>,
+    /// How long an endpoint may take for its whole answer.
+    pub timeout: Duration,
+    /// How long a webhook is tried again, from its creation on, before it becomes a dead letter.
+    pub retry_period: Duration,
+    /// Requests to one endpoint at the same time, each about other channels.
+    pub concurrency: usize,
+    /// Bytes that may wait for one endpoint; above it the oldest event is dropped.
+    pub max_pending: usize,
+    /// Bytes of dead letters of one endpoint; above it the oldest is dropped.
+    pub max_dead: usize,
+    /// After a start, the time in which clients of the process before may come back without anybody hearing of it.
+    pub restart_grace: Duration,
+}
+
+/// `[[apps.webhooks]]`: an endpoint of the app's backend.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WebhookConfig {
+    /// Where the webhooks are sent.
+    pub url: String,
+    /// What is sent.
+    pub events: Vec<WebhookEvent>,
+    /// Patterns of the channels whose events are sent; empty = all.
+    pub channels: Vec<String>,
+    /// Further headers of the requests.
+    pub headers: BTreeMap<String, Secret>,
+    /// Events in one request.
+    pub batch_size: usize,
+    /// How long an event waits for others to share its request.
+    pub batch_wait: Duration,
+}
+
+/// Something that a backend can be told about (protocol §5.2; those after `SubscriptionCount` are Fanfare's own).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WebhookEvent {
+    /// A channel has its first subscriber.
+    ChannelOccupied,
+    /// A channel's last subscriber is gone.
+    ChannelVacated,
+    /// A user's first connection is on a presence channel.
+    MemberAdded,
+    /// A user's last connection has left a presence channel.
+    MemberRemoved,
+    /// A client event was accepted.
+    ClientEvent,
+    /// Somebody subscribed to a cache channel that has nothing to show.
+    CacheMiss,
+    /// A channel has another number of subscribers.
+    SubscriptionCount,
+    /// A client has connected.
+    ConnectionOpened,
+    /// A connection has ended.
+    ConnectionClosed,
+    /// A user's first connection has signed in.
+    UserOnline,
+    /// A user's last connection is gone.
+    UserOffline,
+}
+
+impl WebhookEvent {
+    /// All of them, with the names that they have in settings and in webhooks. Pusher's come first.
+    pub const ALL: [(&'static str, Self); 11] = [
+        ("channel_occupied", Self::ChannelOccupied),
+        ("channel_vacated", Self::ChannelVacated),
+        ("member_added", Self::MemberAdded),
+        ("member_removed", Self::MemberRemoved),
+        ("client_event", Self::ClientEvent),
+        ("cache_miss", Self::CacheMiss),
+        ("subscription_count", Self::SubscriptionCount),
+        ("connection_opened", Self::ConnectionOpened),
+        ("connection_closed", Self::ConnectionClosed),
+        ("user_online", Self::UserOnline),
+        ("user_offline", Self::UserOffline),
+    ];
+
+    /// Those of Pusher, which an endpoint gets unless it asks for others.
+    pub fn standard() -> Vec<Self> {
+        Self::ALL[..7].iter().map(|(_, event)| *event).collect()
+    }
+
+    /// The name.
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(_, event)| *event == self).map_or("", |(name, _)| name)
+    }
+}
+
 /// `[[apps]]`: one application, with its credentials, switches and limits. Every key but the credentials may also stand
 /// in `[app_defaults]`, from where all apps inherit it.
 #[derive(Debug, Clone, PartialEq)]
@@ -124,6 +219,8 @@ pub struct AppConfig {
     pub watchlists: bool,
     /// How long a user may be gone before watchers hear of it; 0 = at once.
     pub offline_delay: Duration,
+    /// How long a channel may be empty, or a member gone, before webhooks tell of it.
+    pub webhook_delay: Duration,
     /// Close connections that neither sign in nor subscribe to a private or presence channel in time (protocol §1.6).
     pub authorized_connections: bool,
     /// Treat a handshake without `protocol` as version 7 instead of closing it with 4008.
@@ -132,6 +229,8 @@ pub struct AppConfig {
     pub terminate_code: u16,
     /// What the app may use.
     pub limits: Limits,
+    /// Whom of the app's backend to tell what happens; each with a URL that no other of the app has.
+    pub webhooks: Vec<WebhookConfig>,
 }
 
 /// An app key and the secret that belongs to it.
@@ -234,6 +333,15 @@ impl Default for Config {
             },
             admin: AdminConfig { listen: SocketAddr::from(([127, 0, 0, 1], 9601)) },
             log: LogConfig { format: LogFormat::Text, level: "info".to_owned() },
+            webhooks: WebhooksConfig {
+                data_dir: Some("fanfare-data".into()),
+                timeout: Duration::from_secs(4),
+                retry_period: Duration::from_secs(5 * 60),
+                concurrency: 8,
+                max_pending: 64 * 1024 * 1024,
+                max_dead: 64 * 1024 * 1024,
+                restart_grace: Duration::from_secs(20),
+            },
             apps: Vec::new(),
         }
     }
@@ -254,10 +362,26 @@ impl AppConfig {
             subscription_error_events: true,
             watchlists: true,
             offline_delay: Duration::from_secs(3),
+            webhook_delay: Duration::from_secs(3),
             authorized_connections: false,
             assume_protocol_7: false,
             terminate_code: 4009,
             limits: Limits::default(),
+            webhooks: Vec::new(),
+        }
+    }
+}
+
+impl WebhookConfig {
+    /// An endpoint that gets Pusher's events, each in a request of its own.
+    pub fn new(url: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            events: WebhookEvent::standard(),
+            channels: Vec::new(),
+            headers: BTreeMap::new(),
+            batch_size: 1,
+            batch_wait: Duration::from_millis(100),
         }
     }
 }

@@ -1,14 +1,19 @@
 //! What a value may be: one [`Rule`] a setting, made by one function per kind of value. A rule reads what a source
 //! gives, says in words what it expects, and writes the value back as TOML.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt::{self, Display, Write as _};
 use std::fs::File;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use hyper::header::{HeaderName, HeaderValue};
 use tracing_subscriber::EnvFilter;
+
+use super::Secret;
 
 /// What a source says. The file has types; the environment and the command line only have text.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,6 +24,8 @@ pub(super) enum Given {
     Boolean(bool),
     List(Vec<Given>),
     Table,
+    /// A table with what is in it, where its keys are the user's.
+    Map(Vec<(String, Given)>),
     /// A TOML type that no setting has: its name with the article.
     Other(&'static str),
 }
@@ -48,7 +55,7 @@ impl Display for Given {
             Self::Integer(number) => number.fmt(f),
             Self::Boolean(flag) => flag.fmt(f),
             Self::List(_) => f.write_str("a list"),
-            Self::Table => f.write_str("a table"),
+            Self::Table | Self::Map(_) => f.write_str("a table"),
             Self::Other(name) => f.write_str(name),
         }
     }
@@ -65,18 +72,20 @@ pub(super) struct Rule<T> {
     /// The value, or what is wrong with what was given.
     pub(super) read: Reads<T>,
     /// The value as TOML.
-    pub(super) write: fn(&T) -> String,
+    pub(super) write: Writes<T>,
 }
 
+type Writes<T> = Box<dyn Fn(&T) -> String>;
 type Reads<T> = Box<dyn Fn(&Given) -> Result<T, String>>;
 
 impl<T> Rule<T> {
     fn new(
         expected: impl Into<String>,
         read: impl Fn(&Given) -> Result<T, String> + 'static,
-        write: fn(&T) -> String,
+        write: impl Fn(&T) -> String + 'static,
     ) -> Self {
-        Self { expected: expected.into(), required: false, names_a_file: false, read: Box::new(read), write }
+        let (read, write) = (Box::new(read), Box::new(write));
+        Self { expected: expected.into(), required: false, names_a_file: false, read, write }
     }
 
     /// The same rule for a setting without a default.
@@ -106,6 +115,114 @@ pub(super) fn number<T: Integer>(range: RangeInclusive<T>) -> Rule<T> {
 pub(super) fn quota<T: Integer>(max: T) -> Rule<T> {
     let expected = format!("0 for no limit, or an integer up to {max}");
     Rule::new(expected, move |given| integer(given, |number| *number <= max), ToString::to_string)
+}
+
+/// An address to send requests to.
+pub(super) fn url(example: &str) -> Rule<String> {
+    let expected = format!("an http:// or https:// URL such as {example:?}");
+    text("a URL", &expected, is_url)
+}
+
+fn is_url(text: &str) -> bool {
+    let Ok(uri) = text.parse::<hyper::Uri>() else { return false };
+    let host = uri.host().is_some_and(|host| !host.is_empty());
+    // A user and password would end up in logs; a header is the place for them.
+    let plain = uri.authority().is_some_and(|authority| !authority.as_str().contains('@'));
+    matches!(uri.scheme_str(), Some("http" | "https")) && host && plain
+}
+
+/// A list of texts. `noun` is what one of them is called where it is not one.
+pub(super) fn texts(
+    noun: &'static str,
+    expected: impl Into<String>,
+    allowed: impl Fn(&str) -> bool + 'static,
+) -> Rule<Vec<String>> {
+    let read = move |given: &Given| {
+        let text = |item: &Given| match item.text() {
+            Some(text) if allowed(text) => Ok(text.to_owned()),
+            _ => Err(format!("{item} is not {noun}")),
+        };
+        items(given)?.iter().map(text).collect()
+    };
+    Rule::new(expected, read, |items: &Vec<String>| list(items.iter().map(|item| quote(item))))
+}
+
+/// A list of some of these words, each once. `noun` is what an item is called where it is not one.
+pub(super) fn words<T: Copy + PartialEq + 'static>(
+    noun: &'static str,
+    words: &'static [(&'static str, T)],
+    name: fn(T) -> &'static str,
+) -> Rule<Vec<T>> {
+    let read = move |given: &Given| {
+        let mut chosen = Vec::new();
+        for item in items(given)?.iter() {
+            let word = words.iter().find(|(word, _)| item.text() == Some(word));
+            let (_, value) = word.ok_or_else(|| format!("{item} is not {noun}"))?;
+            if !chosen.contains(value) {
+                chosen.push(*value);
+            }
+        }
+        Ok(chosen)
+    };
+    let names: Vec<_> = words.iter().map(|(word, _)| *word).collect();
+    Rule::new(format!("a list of {}", names.join(", ")), read, move |values: &Vec<T>| {
+        list(values.iter().map(|value| quote(name(*value))))
+    })
+}
+
+/// Patterns of channel names.
+pub(super) fn channel_patterns() -> Rule<Vec<String>> {
+    let allowed = |text: &str| !text.is_empty() && text.chars().all(|c| is_word(c) || "=@,.;*".contains(c));
+    texts("a pattern of channel names", "patterns such as \"presence-*\"; an empty list for all channels", allowed)
+}
+
+/// A directory that need not exist yet, or none.
+pub(super) fn directory() -> Rule<Option<PathBuf>> {
+    let read = |given: &Given| match given.text() {
+        Some("") => Ok(None),
+        Some(path) if !PathBuf::from(path).is_file() => Ok(Some(PathBuf::from(path))),
+        Some(_) => Err(format!("{given} is a file")),
+        None => Err(format!("{given} is not a path")),
+    };
+    Rule::new("the path of a directory, or nothing", read, |path: &Option<PathBuf>| {
+        quote(&path.as_deref().unwrap_or_else(|| Path::new("")).to_string_lossy())
+    })
+}
+
+/// HTTP headers of the user's choice. Their values are never shown: a token is usually among them.
+pub(super) fn headers() -> Rule<BTreeMap<String, Secret>> {
+    let read = |given: &Given| {
+        let pairs = match given {
+            Given::Map(pairs) => pairs.clone(),
+            Given::Untyped(text) if text.is_empty() => Vec::new(),
+            Given::Untyped(text) => {
+                let pair = |pair: &str| {
+                    let (name, value) = pair.split_once(':')?;
+                    Some((name.trim().to_owned(), Given::Text(value.trim().to_owned())))
+                };
+                text.split(',').map(pair).collect::<Option<_>>().ok_or("a header has no colon")?
+            }
+            _ => return Err(format!("{given} is not a table")),
+        };
+        let header = |(name, value): (String, Given)| {
+            let Some(text) = value.text() else { return Err(format!("the value of {name:?} is not a text")) };
+            if text == super::write::MASK {
+                return Err(format!("the value of {name:?} is the mask of a printed configuration"));
+            }
+            let valid = HeaderName::from_bytes(name.as_bytes()).is_ok() && HeaderValue::from_str(text).is_ok();
+            let taken = ["content-type", "content-length", "host", "transfer-encoding", "connection"];
+            let reserved = taken.contains(&&*name.to_lowercase()) || name.to_lowercase().starts_with("x-pusher-");
+            match (valid, reserved) {
+                (true, false) => Ok((name, Secret::new(text))),
+                (true, true) => Err(format!("{name:?} is set by Fanfare itself")),
+                (false, _) => Err(format!("{name:?} or its value cannot stand in a header")),
+            }
+        };
+        pairs.into_iter().map(header).collect()
+    };
+    let expected = "headers such as { \"X-Tenant\" = \"a\" }, in the environment X-Tenant: a, X-Other: b";
+    // What is printed never shows the values; the writer knows.
+    Rule::new(expected, read, |_| "{}".to_owned())
 }
 
 /// One of two close codes.
@@ -200,9 +317,11 @@ pub(super) fn address() -> Rule<SocketAddr> {
         let address = given.text().and_then(|text| text.parse().ok());
         address.ok_or_else(|| format!("{given} is not an address"))
     };
-    Rule::new("host:port with an IP address as host, such as 0.0.0.0:6001 or [::]:6001", read, |address| {
-        quote(&address.to_string())
-    })
+    Rule::new(
+        "host:port with an IP address as host, such as 0.0.0.0:6001 or [::]:6001",
+        read,
+        |address: &SocketAddr| quote(&address.to_string()),
+    )
 }
 
 /// The path of a file that can be opened.
@@ -275,23 +394,23 @@ fn text(noun: &'static str, expected: &str, allowed: impl Fn(&str) -> bool + 'st
 
 /// Patterns of origins.
 pub(super) fn origins() -> Rule<Vec<String>> {
-    let read = |given: &Given| {
-        let items = match given {
-            Given::List(items) => items.clone(),
-            Given::Untyped(text) if text.is_empty() => Vec::new(),
-            Given::Untyped(text) => text.split(',').map(|item| Given::Text(item.trim().to_owned())).collect(),
-            _ => return Err(format!("{given} is not a list")),
-        };
-        let origin = |item: &Given| match item.text() {
-            Some(text) if is_origin_pattern(text) => Ok(text.to_owned()),
-            _ => Err(format!("{item} is not an origin")),
-        };
-        items.iter().map(origin).collect()
-    };
-    let write =
-        |items: &Vec<String>| format!("[{}]", items.iter().map(|item| quote(item)).collect::<Vec<_>>().join(", "));
     let expected = "origins such as \"https://*.example.com\" or \"http://localhost:*\", hosts such as \"example.com\", or \"*\" for any";
-    Rule::new(expected, read, write)
+    texts("an origin", expected, is_origin_pattern)
+}
+
+/// The entries of a list, which the environment and the command line separate by commas.
+fn items(given: &Given) -> Result<Cow<'_, [Given]>, String> {
+    match given {
+        Given::List(items) => Ok(Cow::Borrowed(items)),
+        Given::Untyped(text) if text.is_empty() => Ok(Cow::Borrowed(&[])),
+        Given::Untyped(text) => Ok(text.split(',').map(|item| Given::Text(item.trim().to_owned())).collect()),
+        _ => Err(format!("{given} is not a list")),
+    }
+}
+
+/// A TOML array.
+fn list(items: impl Iterator<Item = String>) -> String {
+    format!("[{}]", items.collect::<Vec<_>>().join(", "))
 }
 
 fn is_origin_pattern(text: &str) -> bool {

@@ -1,16 +1,18 @@
 //! The keys: each has its one line here, with its name, its field and its rule. Loading, writing and the suggestions
 //! for misspelt keys are [`Visitor`]s that walk these lines, so none of them can forget one.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::rule::{
-    Rule, address, bytes, choice, close_code, duration, flag, identifier, log_level, number, origins, path_prefix,
-    quota, readable_file,
+    Rule, address, bytes, channel_patterns, choice, close_code, directory, duration, flag, headers, identifier,
+    log_level, number, origins, path_prefix, quota, readable_file, url, words,
 };
-use super::{AppConfig, Config, KeyPair, Limits, LogFormat, Secret, TlsConfig};
+use super::{AppConfig, Config, KeyPair, Limits, LogFormat, Secret, TlsConfig, WebhookConfig, WebhookEvent};
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
+const GIB: usize = 1024 * MIB;
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -19,8 +21,12 @@ const HOUR: Duration = Duration::from_secs(3600);
 pub(super) trait Visitor: Sized {
     /// A setting.
     fn key<T>(&mut self, name: &'static str, field: &mut T, rule: Rule<T>);
-    /// A secret, which is given in one of three ways.
-    fn secret(&mut self, secret: &mut Secret);
+    /// A secret, which is given in one of three ways; see [`secret_names`].
+    fn secret(&mut self, name: &'static str, secret: &mut Secret);
+    /// A secret that may be missing.
+    fn optional_secret(&mut self, name: &'static str, secret: &mut Option<Secret>);
+    /// A table whose keys are the user's; nobody sees its values.
+    fn map(&mut self, name: &'static str, map: &mut BTreeMap<String, Secret>, rule: Rule<BTreeMap<String, Secret>>);
     /// A table.
     fn table(&mut self, name: &'static str, fields: impl FnOnce(&mut Self));
     /// A table that may be missing; `blank` is what its keys are read into.
@@ -52,6 +58,16 @@ pub(super) fn node<V: Visitor>(v: &mut V, config: &mut Config) {
         });
     });
     v.table("admin", |v| v.key("listen", &mut config.admin.listen, address()));
+    v.table("webhooks", |v| {
+        let webhooks = &mut config.webhooks;
+        v.key("data_dir", &mut webhooks.data_dir, directory());
+        v.key("timeout", &mut webhooks.timeout, duration(Duration::from_millis(100)..=MINUTE));
+        v.key("retry_period", &mut webhooks.retry_period, duration(Duration::ZERO..=24 * HOUR));
+        v.key("concurrency", &mut webhooks.concurrency, number(1..=1000));
+        v.key("max_pending", &mut webhooks.max_pending, bytes(64 * KIB..=64 * GIB));
+        v.key("max_dead", &mut webhooks.max_dead, bytes(0..=64 * GIB));
+        v.key("restart_grace", &mut webhooks.restart_grace, duration(Duration::ZERO..=HOUR));
+    });
     v.table("log", |v| {
         v.key("format", &mut config.log.format, log_format());
         v.key("level", &mut config.log.level, log_level());
@@ -83,12 +99,22 @@ pub(super) fn apps<V: Visitor>(v: &mut V, apps: &mut Vec<AppConfig>, defaults: &
         let blank = KeyPair { key: String::new(), secret: Secret::new("") };
         v.list("keys", &mut further, &blank, key_pair);
         app.keys.append(&mut further);
+        v.list("webhooks", &mut app.webhooks, &WebhookConfig::new(""), webhook);
     });
 }
 
 fn key_pair<V: Visitor>(v: &mut V, pair: &mut KeyPair) {
     v.key("key", &mut pair.key, identifier("an app key").required());
-    v.secret(&mut pair.secret);
+    v.secret("secret", &mut pair.secret);
+}
+
+fn webhook<V: Visitor>(v: &mut V, webhook: &mut WebhookConfig) {
+    v.key("url", &mut webhook.url, url("https://example.com/pusher/webhook").required());
+    v.key("events", &mut webhook.events, words("an event of webhooks", &WebhookEvent::ALL, |event| event.name()));
+    v.key("channels", &mut webhook.channels, channel_patterns());
+    v.map("headers", &mut webhook.headers, headers());
+    v.key("batch_size", &mut webhook.batch_size, number(1..=1000));
+    v.key("batch_wait", &mut webhook.batch_wait, duration(Duration::ZERO..=MINUTE));
 }
 
 fn settings<V: Visitor>(v: &mut V, app: &mut AppConfig) {
@@ -101,6 +127,7 @@ fn settings<V: Visitor>(v: &mut V, app: &mut AppConfig) {
     v.key("subscription_error_events", &mut app.subscription_error_events, flag());
     v.key("watchlists", &mut app.watchlists, flag());
     v.key("offline_delay", &mut app.offline_delay, duration(Duration::ZERO..=10 * MINUTE));
+    v.key("webhook_delay", &mut app.webhook_delay, duration(Duration::ZERO..=10 * MINUTE));
     v.key("authorized_connections", &mut app.authorized_connections, flag());
     v.key("assume_protocol_7", &mut app.assume_protocol_7, flag());
     v.key("terminate_code", &mut app.terminate_code, close_code([4009, 4200]));
@@ -166,11 +193,19 @@ impl Visitor for Names {
         self.keys.push((format!("{}{name}", self.prefix), rule.expected));
     }
 
-    fn secret(&mut self, _: &mut Secret) {
+    fn secret(&mut self, name: &'static str, _: &mut Secret) {
         let expected =
             ["a text", "the path of a file with the secret", "the name of an environment variable with the secret"];
-        let names = SECRETS.map(|name| format!("{}{name}", self.prefix));
+        let names = secret_names(name).map(|name| format!("{}{name}", self.prefix));
         self.keys.extend(names.into_iter().zip(expected.map(str::to_owned)));
+    }
+
+    fn optional_secret(&mut self, name: &'static str, _: &mut Option<Secret>) {
+        self.secret(name, &mut Secret::new(""));
+    }
+
+    fn map(&mut self, name: &'static str, _: &mut BTreeMap<String, Secret>, rule: Rule<BTreeMap<String, Secret>>) {
+        self.keys.push((format!("{}{name}", self.prefix), rule.expected));
     }
 
     fn table(&mut self, name: &'static str, fields: impl FnOnce(&mut Self)) {
@@ -187,4 +222,6 @@ impl Visitor for Names {
 }
 
 /// The three ways to give a secret: itself, a file that holds it, an environment variable that holds it.
-pub(super) const SECRETS: [&str; 3] = ["secret", "secret_file", "secret_env"];
+pub(super) fn secret_names(name: &str) -> [String; 3] {
+    [name.to_owned(), format!("{name}_file"), format!("{name}_env")]
+}

@@ -62,6 +62,18 @@ impl Config {
         for (table, pair) in self.key_pairs() {
             claim(&mut keys, &pair.key, format!("{table}.key"));
         }
+        // A URL is the name under which an endpoint's events are kept.
+        for (index, app) in self.apps.iter().enumerate() {
+            let mut urls = HashMap::new();
+            for (number, webhook) in app.webhooks.iter().enumerate() {
+                let path = format!("apps.{index}.webhooks.{number}.url");
+                let holder = urls.entry(&webhook.url).or_insert_with(|| path.clone());
+                if *holder != path && !webhook.url.is_empty() {
+                    let text = format!("{:?} is the URL of {holder}; expected another one", webhook.url);
+                    conflicts.push((path, text));
+                }
+            }
+        }
         conflicts
     }
 

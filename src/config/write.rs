@@ -1,5 +1,7 @@
 //! Writes a [`Config`] as the file it could have come from.
 
+use std::collections::BTreeMap;
+
 use super::rule::{Rule, quote};
 use super::schema::{self, Visitor};
 use super::{Config, Secret};
@@ -41,8 +43,20 @@ impl Visitor for Writer {
         self.text += &format!("{name} = {}\n", (rule.write)(field));
     }
 
-    fn secret(&mut self, _: &mut Secret) {
-        self.text += &format!("secret = {}\n", quote(MASK));
+    fn secret(&mut self, name: &'static str, _: &mut Secret) {
+        self.text += &format!("{name} = {}\n", quote(MASK));
+    }
+
+    fn optional_secret(&mut self, name: &'static str, secret: &mut Option<Secret>) {
+        if let Some(secret) = secret {
+            self.secret(name, secret);
+        }
+    }
+
+    fn map(&mut self, name: &'static str, map: &mut BTreeMap<String, Secret>, _: Rule<BTreeMap<String, Secret>>) {
+        let entries: Vec<_> = map.keys().map(|key| format!("{} = {}", quote(key), quote(MASK))).collect();
+        let braced = if entries.is_empty() { String::new() } else { format!(" {} ", entries.join(", ")) };
+        self.text += &format!("{name} = {{{braced}}}\n");
     }
 
     fn table(&mut self, name: &'static str, fields: impl FnOnce(&mut Self)) {
