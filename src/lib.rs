@@ -9,8 +9,8 @@
 //! 4  session   session                                       one client's conversation
 //! 3  node      node                                          every action, written once
 //! 2  state     channels                                      what is true here
-//! 1  ground    shutdown · socket · response · rate_limit ·   small tools without opinions
-//!              metrics · outbox · apps · auth
+//! 1  ground    shutdown · socket · response · http_client ·   small tools without opinions
+//!              rate_limit · metrics · outbox · apps · auth
 //! 0  words     protocol · config                             plain data: no sockets, no tasks, no clock
 //! ```
 //!
@@ -39,6 +39,7 @@ pub mod auth;
 pub mod channels;
 pub mod cli;
 pub mod config;
+pub mod http_client;
 pub mod metrics;
 pub mod node;
 pub mod outbox;

@@ -1,0 +1,122 @@
+//! Requests to other people's servers: webhook endpoints, authorizers, key sets. Whoever answers may be slow, endless or
+//! hostile, so every request has one deadline for all of it, and of the answer only a bounded beginning is read.
+
+use std::error::Error;
+use std::io;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::{Request, Response, StatusCode};
+use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::time::{Instant, timeout_at};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+
+/// How long an unused connection waits for the next request to the same server.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// Bytes of an answer that are read and thrown away so that its connection can be used again.
+const MAX_DISCARDED: usize = 256 * 1024;
+
+/// A client with connections of its own. Clones share them.
+#[derive(Debug, Clone)]
+pub struct HttpClient(Client<HttpsConnector<HttpConnector>, Full<Bytes>>);
+
+/// The beginning of an answer.
+#[derive(Debug)]
+pub struct Answer {
+    /// The status. Redirects are not followed.
+    pub status: StatusCode,
+    /// The headers.
+    pub headers: hyper::HeaderMap,
+    /// The body, up to the limit of the request.
+    pub body: Bytes,
+    /// Whether the body is more than that, or did not arrive whole in time.
+    pub truncated: bool,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestFailed {
+    /// The host is unknown, nothing listens, TLS failed, or what answers does not speak HTTP.
+    #[error("{0}")]
+    Unreachable(String),
+    /// No status line and headers in time.
+    #[error("no answer within {} s", .0.as_secs_f64())]
+    Timeout(Duration),
+}
+
+impl HttpClient {
+    /// A client without connections. The system's root certificates are read if it is `secure`; a bare container may
+    /// have none, and then only a client of http:// URLs can be made.
+    ///
+    /// # Errors
+    /// There are no root certificates to be found.
+    pub fn new(secure: bool) -> io::Result<Self> {
+        let tls = ClientConfig::builder();
+        let tls = if secure {
+            tls.with_native_roots()?.with_no_client_auth()
+        } else {
+            tls.with_root_certificates(RootCertStore::empty()).with_no_client_auth()
+        };
+        let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
+        let mut builder = Client::builder(TokioExecutor::new());
+        builder.pool_timer(TokioTimer::new()).pool_idle_timeout(IDLE);
+        Ok(Self(builder.build(connector)))
+    }
+
+    /// Sends a request. All of it, up to the end of the answer's body, takes no longer than `timeout`; of the body,
+    /// `max_body` bytes are kept.
+    ///
+    /// # Errors
+    /// See [`RequestFailed`]. An answer whose body is slow or endless is an answer all the same.
+    ///
+    /// # Cancel safety
+    /// The request may have been sent.
+    pub async fn send(
+        &self,
+        request: Request<Full<Bytes>>,
+        timeout: Duration,
+        max_body: usize,
+    ) -> Result<Answer, RequestFailed> {
+        let deadline = Instant::now() + timeout;
+        match timeout_at(deadline, self.0.request(request)).await {
+            Ok(Ok(response)) => Ok(read(response, deadline, max_body).await),
+            Ok(Err(error)) => Err(RequestFailed::Unreachable(innermost(&error))),
+            Err(_) => Err(RequestFailed::Timeout(timeout)),
+        }
+    }
+}
+
+async fn read(response: Response<Incoming>, deadline: Instant, max_body: usize) -> Answer {
+    let (head, mut body) = response.into_parts();
+    let mut kept = BytesMut::new();
+    let mut whole = true;
+    let mut total = 0;
+    let rest = async {
+        while let Some(frame) = body.frame().await {
+            let Ok(frame) = frame else { return false };
+            let data = frame.data_ref().map_or(&[][..], |data| data);
+            kept.extend_from_slice(&data[..data.len().min(max_body - kept.len())]);
+            total += data.len();
+            if total > max_body + MAX_DISCARDED {
+                return false;
+            }
+        }
+        true
+    };
+    if !timeout_at(deadline, rest).await.unwrap_or(false) || total > max_body {
+        whole = false;
+    }
+    Answer { status: head.status, headers: head.headers, body: kept.freeze(), truncated: !whole }
+}
+
+/// What went wrong underneath: libraries wrap the operating system's word, which is the one that helps.
+fn innermost(error: &(dyn Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |&error| error.source());
+    causes.last().map_or_else(String::new, ToString::to_string)
+}
