@@ -8,7 +8,7 @@
 //! 5  edges     websocket · api · admin                       bytes in, bytes out
 //! 4  session   session                                       one client's conversation
 //! 3  node      node                                          every action, written once
-//! 2  state     channels                                      what is true here
+//! 2  state     channels · webhooks                           what is true here, and who is told
 //! 1  ground    shutdown · socket · response · http_client ·   small tools without opinions
 //!              rate_limit · metrics · outbox · apps · auth
 //! 0  words     protocol · config                             plain data: no sockets, no tasks, no clock
@@ -50,6 +50,7 @@ pub mod server;
 pub mod session;
 pub mod shutdown;
 pub mod socket;
+pub mod webhooks;
 pub mod websocket;
 
 pub use config::Config;

@@ -1,6 +1,8 @@
 //! Typed counters and their Prometheus text. Gauges are not kept here: whoever knows the live state reports it at each
 //! scrape, so that none can drift.
 
+use std::sync::Arc;
+
 use parking_lot::Mutex;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{EncodeLabelSet, text};
@@ -8,10 +10,10 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 
-/// All counters of the process.
-#[derive(Debug)]
+/// All counters of the process. Clones are the same counters.
+#[derive(Debug, Clone)]
 pub struct Metrics {
-    registry: Mutex<Registry>,
+    registry: Arc<Mutex<Registry>>,
     refused: Family<CodeLabel, Counter>,
     api_requests: Family<StatusLabel, Counter>,
     opened: Family<AppLabel, Counter>,
@@ -22,6 +24,12 @@ pub struct Metrics {
     client_events: Family<AppLabel, Counter>,
     delivered: Family<AppLabel, Counter>,
     dropped: Family<AppLabel, Counter>,
+    webhook_events: Family<AppLabel, Counter>,
+    webhooks_delivered: Family<AppLabel, Counter>,
+    webhooks_failed: Family<AppLabel, Counter>,
+    webhooks_dead: Family<AppLabel, Counter>,
+    webhooks_dropped: Family<AppLabel, Counter>,
+    webhook_store_errors: Counter,
 }
 
 /// The counters of one app, looked up once.
@@ -43,6 +51,16 @@ pub struct AppMetrics {
     pub delivered: Counter,
     /// Frames that a slow client missed because its outbox overflowed.
     pub dropped: Counter,
+    /// Events for webhook endpoints, once per endpoint.
+    pub webhook_events: Counter,
+    /// Webhook requests that were answered with 2xx.
+    pub webhooks_delivered: Counter,
+    /// Webhook requests that failed; most are tried again.
+    pub webhooks_failed: Counter,
+    /// Webhooks that were given up.
+    pub webhooks_dead: Counter,
+    /// Events that were lost because too many waited.
+    pub webhooks_dropped: Counter,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -89,7 +107,20 @@ impl Metrics {
             client_events: counter!("client_events", "Client events passed on"),
             delivered: counter!("frames_delivered", "Frames put into outboxes by fan-out"),
             dropped: counter!("frames_dropped", "Frames that slow clients missed before they were closed with 4100"),
-            registry: Mutex::new(registry),
+            webhook_events: counter!("webhook_events", "Events for webhook endpoints, counted once per endpoint"),
+            webhooks_delivered: counter!("webhooks_delivered", "Webhook requests answered with 2xx"),
+            webhooks_failed: counter!(
+                "webhooks_failed",
+                "Webhook requests that failed, and are tried again if time is left"
+            ),
+            webhooks_dead: counter!("webhooks_dead", "Webhooks given up after their time, which became dead letters"),
+            webhooks_dropped: counter!("webhook_events_dropped", "Webhook events lost because too many waited"),
+            webhook_store_errors: {
+                let counter = Counter::default();
+                registry.register("webhook_store_errors", "Failures to write webhooks to disk", counter.clone());
+                counter
+            },
+            registry: Arc::new(Mutex::new(registry)),
         }
     }
 
@@ -107,6 +138,11 @@ impl Metrics {
             client_events: of(&self.client_events),
             delivered: of(&self.delivered),
             dropped: of(&self.dropped),
+            webhook_events: of(&self.webhook_events),
+            webhooks_delivered: of(&self.webhooks_delivered),
+            webhooks_failed: of(&self.webhooks_failed),
+            webhooks_dead: of(&self.webhooks_dead),
+            webhooks_dropped: of(&self.webhooks_dropped),
         }
     }
 
@@ -118,6 +154,11 @@ impl Metrics {
     /// Counts an API request by its HTTP status; `app` is empty if there is no such app.
     pub fn api_request(&self, app: &str, status: u16) {
         self.api_requests.get_or_create(&StatusLabel { app: app.to_owned(), status }).inc();
+    }
+
+    /// Counts a failure to write webhooks to disk.
+    pub fn webhook_store_failed(&self) {
+        self.webhook_store_errors.inc();
     }
 
     /// Adds a source of gauges.

@@ -60,6 +60,7 @@ impl Session {
         let outbox = Arc::new(Outbox::new(limits.outbox));
         let activity_timeout = limits.activity_timeout;
         outbox.push(ServerEvent::ConnectionEstablished { socket_id, activity_timeout }.encode());
+        tenant.webhooks.connection_opened(socket_id);
         Ok(Self {
             node: Arc::clone(node),
             version,
@@ -154,19 +155,22 @@ impl Session {
         self.client.outbox.push(ServerEvent::Error(error).encode());
     }
 
-    /// Leaves everything, and counts the end: by the close code, or 0 if the client went by itself.
-    pub fn close(&mut self, code: u16) {
+    /// Leaves everything, and counts the end: by the reason, or 0 if the client went by itself.
+    pub fn close(&mut self, reason: Option<&CloseReason>) {
         if std::mem::replace(&mut self.closed, true) {
             return;
         }
         for (channel, _) in self.subscriptions.drain() {
             self.node.unsubscribe(&self.client, &channel);
         }
-        if let Some(user) = self.user.take() {
-            self.node.sign_out(&self.client, &user);
+        let user = self.user.take();
+        if let Some(user) = &user {
+            self.node.sign_out(&self.client, user);
         }
+        let user_id = user.as_ref().map(|user| &user.user_id);
+        self.client.tenant.webhooks.connection_closed(self.client.socket_id, reason, user_id);
         let metrics = &self.client.tenant.metrics;
-        metrics.closed(code);
+        metrics.closed(reason.map_or(0, CloseReason::code));
         metrics.dropped.inc_by(self.client.outbox.dropped());
     }
 
@@ -323,6 +327,6 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         // Only if the transport's task ended without saying why, as it does when the runtime stops.
-        self.close(0);
+        self.close(None);
     }
 }

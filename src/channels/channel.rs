@@ -97,7 +97,7 @@ impl State {
         let occupied = self.subscribers.is_empty();
         let user_id = member.map(|member| member.user_id);
         self.subscribers.insert(socket_id, Subscription { outbox, user_id });
-        Ok(Subscribed { occupied, member_added, cache_miss })
+        Ok(Subscribed { occupied, member_added, cache_miss, counted: false })
     }
 
     /// See [`super::Channels::unsubscribe`].
@@ -110,7 +110,7 @@ impl State {
         if let Some(user_id) = &member_removed {
             self.deliver(&ServerEvent::MemberRemoved { channel: name.as_str(), user_id }.encode(), None);
         }
-        Some(Unsubscribed { vacated: self.subscribers.is_empty(), member_removed })
+        Some(Unsubscribed { vacated: self.subscribers.is_empty(), member_removed, counted: false })
     }
 
     /// Puts a frame into all outboxes but one; how many there were.
@@ -147,34 +147,37 @@ impl State {
         None
     }
 
-    /// Tells everybody the new count, at once or, in a large channel, with the next chore.
+    /// Tells everybody the new count, at once or, in a large channel, with the next chore. Whether it was at once, and
+    /// the chore.
     pub(super) fn count_changed(
         &mut self,
         name: &ChannelName,
         rules: &Rules,
         now: Instant,
-    ) -> Option<(Instant, Chore)> {
+    ) -> (bool, Option<(Instant, Chore)>) {
         if !rules.counts || name.is_presence() {
-            return None;
+            return (false, None);
         }
         let next = self.count.last_sent.map(|sent| sent + rules.count_interval).filter(|next| *next > now);
         match next {
             Some(next) if self.subscribers.len() > rules.count_threshold => {
                 let planned = std::mem::replace(&mut self.count.pending, true);
-                (!planned).then_some((next, Chore::Count))
+                (false, (!planned).then_some((next, Chore::Count)))
             }
             _ => {
                 self.send_count(name, now);
-                None
+                (true, None)
             }
         }
     }
 
-    /// The chore of a throttled count.
-    pub(super) fn send_pending_count(&mut self, name: &ChannelName, now: Instant) {
-        if std::mem::take(&mut self.count.pending) {
+    /// The chore of a throttled count. Whether there was one.
+    pub(super) fn send_pending_count(&mut self, name: &ChannelName, now: Instant) -> bool {
+        let pending = std::mem::take(&mut self.count.pending);
+        if pending {
             self.send_count(name, now);
         }
+        pending
     }
 
     fn send_count(&mut self, name: &ChannelName, now: Instant) {
@@ -187,6 +190,11 @@ impl State {
     pub(super) fn occupancy(&self) -> Occupancy {
         let users = self.presence.as_ref().map_or(0, |presence| presence.len());
         Occupancy { subscriptions: self.subscribers.len(), users }
+    }
+
+    /// Whether a user is here.
+    pub(super) fn is_member(&self, user_id: &UserId) -> bool {
+        self.presence.as_ref().is_some_and(|presence| presence.contains(user_id))
     }
 
     /// Who is here.

@@ -62,6 +62,8 @@ pub struct Subscribed {
     pub member_added: bool,
     /// The channel is a cache channel with nothing to show.
     pub cache_miss: bool,
+    /// Everybody was told the new number of subscribers.
+    pub counted: bool,
 }
 
 /// What the end of a subscription changed on this node.
@@ -71,6 +73,8 @@ pub struct Unsubscribed {
     pub vacated: bool,
     /// It was this user's last on this presence channel.
     pub member_removed: Option<UserId>,
+    /// Everybody was told the new number of subscribers.
+    pub counted: bool,
 }
 
 /// What can be asked about a channel.
@@ -108,8 +112,10 @@ impl Channels {
         now: Instant,
     ) -> Result<Subscribed, SubscriptionError> {
         let (result, chore) = self.with(name, |state| {
-            let result = state.subscribe(name, subscriber, &self.rules, now);
-            let chore = if result.is_ok() { state.count_changed(name, &self.rules, now) } else { None };
+            let mut result = state.subscribe(name, subscriber, &self.rules, now);
+            let Ok(subscribed) = &mut result else { return (result, None) };
+            let (counted, chore) = state.count_changed(name, &self.rules, now);
+            subscribed.counted = counted;
             (result, chore)
         });
         self.plan(name, chore);
@@ -123,8 +129,9 @@ impl Channels {
     pub fn unsubscribe(&self, name: &ChannelName, socket_id: SocketId, now: Instant) -> Option<Unsubscribed> {
         let channel = self.get(name)?;
         let mut state = channel.lock();
-        let left = state.unsubscribe(name, socket_id)?;
-        let chore = state.count_changed(name, &self.rules, now);
+        let mut left = state.unsubscribe(name, socket_id)?;
+        let (counted, chore) = state.count_changed(name, &self.rules, now);
+        left.counted = counted;
         drop(state);
         self.plan(name, chore);
         if left.vacated {
@@ -165,6 +172,11 @@ impl Channels {
         self.get(name).map(|channel| channel.lock().occupancy()).unwrap_or_default()
     }
 
+    /// Whether a user is a member of a presence channel.
+    pub fn is_member(&self, name: &ChannelName, user_id: &UserId) -> bool {
+        self.get(name).is_some_and(|channel| channel.lock().is_member(user_id))
+    }
+
     /// The members of a presence channel.
     pub fn members(&self, name: &ChannelName) -> Vec<UserId> {
         self.get(name).map(|channel| channel.lock().members()).unwrap_or_default()
@@ -184,15 +196,18 @@ impl Channels {
         occupied.filter(|(_, occupancy)| occupancy.subscriptions > 0).collect()
     }
 
-    /// Does what has become due: counts that were held back, cached events that have expired.
-    pub fn tick(&self, now: Instant) {
+    /// Does what has become due: counts that were held back, cached events that have expired. Returns the channels whose
+    /// subscribers were told their number.
+    pub fn tick(&self, now: Instant) -> Vec<ChannelName> {
+        let mut counted = Vec::new();
         loop {
             // A statement of its own: the agenda must not stay locked while its chores are done.
             let next = self.agenda.lock().pop_due(now);
-            let Some((name, chore)) = next else { return };
+            let Some((name, chore)) = next else { return counted };
             let Some(channel) = self.get(&name) else { continue };
             match chore {
-                Chore::Count => channel.lock().send_pending_count(&name, now),
+                Chore::Count if channel.lock().send_pending_count(&name, now) => counted.push(name),
+                Chore::Count => {}
                 Chore::Expire => {
                     let again = channel.lock().expire(now);
                     self.plan(&name, again);

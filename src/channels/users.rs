@@ -85,30 +85,42 @@ impl Users {
         }
     }
 
-    /// Removes a connection of a user. If it was the last, the user is offline, at once or after the delay.
-    pub fn sign_out(&self, user_id: &UserId, socket_id: SocketId, now: Instant) {
+    /// Removes a connection of a user. If it was the last, the user is offline, at once or after the delay; true if at
+    /// once.
+    pub fn sign_out(&self, user_id: &UserId, socket_id: SocketId, now: Instant) -> bool {
         let mut state = self.state.lock();
-        let Some(user) = state.users.get_mut(user_id) else { return };
+        let Some(user) = state.users.get_mut(user_id) else { return false };
         user.connections.remove(&socket_id);
-        if user.connections.is_empty() {
-            user.left = Some(now);
-            match self.offline_delay.is_zero() {
-                true => state.go_offline(user_id),
-                false => state.leaving.push_back((now, user_id.clone())),
-            }
+        if !user.connections.is_empty() {
+            return false;
         }
+        user.left = Some(now);
+        let at_once = self.offline_delay.is_zero();
+        match at_once {
+            true => state.go_offline(user_id),
+            false => state.leaving.push_back((now, user_id.clone())),
+        }
+        at_once
     }
 
-    /// Lets users go whose delay is over.
-    pub fn tick(&self, now: Instant) {
+    /// Lets users go whose delay is over, and returns them.
+    pub fn tick(&self, now: Instant) -> Vec<UserId> {
         let mut state = self.state.lock();
+        let mut offline = Vec::new();
         while state.leaving.front().is_some_and(|(left, _)| *left + self.offline_delay <= now) {
-            let Some((left, user_id)) = state.leaving.pop_front() else { return };
+            let Some((left, user_id)) = state.leaving.pop_front() else { break };
             // Who came back meanwhile stays, and who left again has a later entry.
             if state.users.get(&user_id).is_some_and(|user| user.left == Some(left)) {
                 state.go_offline(&user_id);
+                offline.push(user_id);
             }
         }
+        offline
+    }
+
+    /// Whether a user is online, or gone for less than the delay.
+    pub fn is_online(&self, user_id: &UserId) -> bool {
+        self.state.lock().users.get(user_id).is_some_and(|user| user.online)
     }
 
     /// Delivers a frame to all connections of a user but one; how many there were.

@@ -17,7 +17,8 @@ use crate::channels::{Channels, Users};
 use crate::config::AppConfig;
 use crate::metrics::{AppMetrics, Metrics};
 use crate::outbox::Outbox;
-use crate::protocol::SocketId;
+use crate::protocol::{ChannelName, SocketId, UserId};
+use crate::webhooks::{AppWebhooks, Webhooks};
 
 pub use connect::{Admission, Handshake, Refusal};
 pub use gauges::Gauges;
@@ -28,6 +29,7 @@ pub use subscribe::Request as SubscribeRequest;
 #[derive(Debug)]
 pub struct Node {
     tenants: Directory<Tenant>,
+    webhooks: Webhooks,
     metrics: Metrics,
     seats: Arc<AtomicU64>,
     max_connections: u64,
@@ -40,6 +42,8 @@ pub struct Tenant {
     pub app: App,
     /// Its counters.
     pub metrics: AppMetrics,
+    /// What its backend is told.
+    pub webhooks: AppWebhooks,
     channels: Channels,
     users: Users,
 }
@@ -57,21 +61,26 @@ pub struct Client {
 
 impl Node {
     /// A node for these apps that holds at most `max_connections`; 0 = no limit.
-    pub fn new(apps: Vec<AppConfig>, max_connections: u64) -> Self {
-        let metrics = Metrics::new();
+    pub fn new(apps: Vec<AppConfig>, webhooks: Webhooks, metrics: Metrics, max_connections: u64) -> Self {
         let tenants = apps.into_iter().map(|config| Tenant {
             metrics: metrics.app(&config.id),
+            webhooks: webhooks.app(&config, metrics.app(&config.id)),
             channels: Channels::new(&config),
             users: Users::new(config.offline_delay),
             app: App::new(config),
         });
         let tenants = Directory::new(tenants, |tenant| tenant.app.config());
-        Self { tenants, metrics, seats: Arc::default(), max_connections }
+        Self { tenants, webhooks, metrics, seats: Arc::default(), max_connections }
     }
 
     /// Apps by id and by key.
     pub fn tenants(&self) -> &Directory<Tenant> {
         &self.tenants
+    }
+
+    /// The webhooks of all apps.
+    pub fn webhooks(&self) -> &Webhooks {
+        &self.webhooks
     }
 
     /// The counters of the process.
@@ -89,12 +98,36 @@ impl Node {
         self.max_connections
     }
 
-    /// Does what has become due: throttled counts, expired cache, users whose offline delay is over. Called ten times
-    /// a second.
+    /// Does what has become due: throttled counts, expired cache, users whose offline delay is over, webhooks about what
+    /// has ended. Called ten times a second.
     pub fn tick(&self, now: Instant) {
         for tenant in self.tenants.all() {
-            tenant.channels.tick(now);
-            tenant.users.tick(now);
+            for channel in tenant.channels.tick(now) {
+                tenant.count_changed(&channel);
+            }
+            for user_id in tenant.users.tick(now) {
+                tenant.user_changed(&user_id);
+            }
+            tenant.webhooks.tick(now);
         }
+    }
+}
+
+/// Something may have changed. Others may be changing it at the same moment, so webhooks look for themselves.
+impl Tenant {
+    fn channel_changed(&self, channel: &ChannelName) {
+        self.webhooks.channel_changed(channel, || self.channels.occupancy(channel).subscriptions > 0);
+    }
+
+    fn member_changed(&self, channel: &ChannelName, user_id: &UserId) {
+        self.webhooks.member_changed(channel, user_id, || self.channels.is_member(channel, user_id));
+    }
+
+    fn count_changed(&self, channel: &ChannelName) {
+        self.webhooks.count_changed(channel, || self.channels.occupancy(channel).subscriptions);
+    }
+
+    fn user_changed(&self, user_id: &UserId) {
+        self.webhooks.user_changed(user_id, || self.users.is_online(user_id));
     }
 }

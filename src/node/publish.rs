@@ -4,6 +4,8 @@ use std::time::Instant;
 
 use crate::protocol::{ChannelName, EventData, SERVER_TO_USER, ServerEvent, SocketId, UserId};
 
+use crate::webhooks::ClientEventNews;
+
 use super::{Client, Node, Tenant};
 
 /// Whom an event is for.
@@ -67,6 +69,7 @@ impl Node {
         let frame = ServerEvent::Channel { event, channel: channel.as_str(), data, user_id }.encode();
         let tenant = &client.tenant;
         let delivered = tenant.channels.deliver(channel, &frame, Some(client.socket_id));
+        tenant.webhooks.client_event(&ClientEventNews { channel, event, data, from: client.socket_id, user_id });
         tenant.metrics.client_events.inc();
         tenant.metrics.delivered.inc_by(delivered as u64);
     }

@@ -43,8 +43,21 @@ impl Node {
         };
         let user_id = member.as_ref().map(|member| member.user_id.clone());
         let subscriber = Subscriber { socket_id: client.socket_id, outbox: client.outbox.clone(), member };
-        let changed = tenant.channels.subscribe(channel, subscriber, Instant::now())?;
+        let now = Instant::now();
+        let changed = tenant.channels.subscribe(channel, subscriber, now)?;
         debug!(app = tenant.app.id(), %channel, socket_id = %client.socket_id, ?changed, "subscribed");
+        if changed.occupied {
+            tenant.channel_changed(channel);
+        }
+        if let Some(user_id) = user_id.as_ref().filter(|_| changed.member_added) {
+            tenant.member_changed(channel, user_id);
+        }
+        if changed.cache_miss {
+            tenant.webhooks.cache_miss(channel, now);
+        }
+        if changed.counted {
+            tenant.count_changed(channel);
+        }
         Ok(user_id)
     }
 
@@ -53,6 +66,16 @@ impl Node {
         let tenant = &client.tenant;
         let changed = tenant.channels.unsubscribe(channel, client.socket_id, Instant::now());
         debug!(app = tenant.app.id(), %channel, socket_id = %client.socket_id, ?changed, "unsubscribed");
+        let Some(changed) = changed else { return };
+        if let Some(user_id) = &changed.member_removed {
+            tenant.member_changed(channel, user_id);
+        }
+        if changed.vacated {
+            tenant.channel_changed(channel);
+        }
+        if changed.counted {
+            tenant.count_changed(channel);
+        }
     }
 
     /// Whom the other members will see: from the signed `channel_data`, or else the user who is signed in (§2.5).

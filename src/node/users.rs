@@ -46,7 +46,9 @@ impl Node {
         }
         let connection = Connection { socket_id: client.socket_id, outbox: client.outbox.clone() };
         let success = ServerEvent::SignInSuccess { user_data }.encode();
-        users.sign_in(&user.user_id, &connection, &user.watchlist, success);
+        if users.sign_in(&user.user_id, &connection, &user.watchlist, success) {
+            client.tenant.user_changed(&user.user_id);
+        }
         if too_long {
             client.outbox.push(ServerEvent::Error(&ClientError::WatchlistTooLong(limit)).encode());
         }
@@ -57,7 +59,9 @@ impl Node {
     pub fn sign_out(&self, client: &Client, user: &SignIn) {
         let users = &client.tenant.users;
         users.unwatch(client.socket_id, &user.watchlist);
-        users.sign_out(&user.user_id, client.socket_id, Instant::now());
+        if users.sign_out(&user.user_id, client.socket_id, Instant::now()) {
+            client.tenant.user_changed(&user.user_id);
+        }
     }
 
     /// Closes every connection that is signed in as this user.

@@ -16,8 +16,10 @@ use tokio_rustls::TlsAcceptor;
 use tracing::{info, warn};
 
 use crate::config::Config;
+use crate::metrics::Metrics;
 use crate::node::{Gauges, Node};
 use crate::shutdown::Shutdown;
+use crate::webhooks::{self, Webhooks};
 
 /// Connections that wait to be accepted: after a restart, all clients come at once.
 const BACKLOG: u32 = 4096;
@@ -27,6 +29,9 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// Time on top of the drain period for the last good-byes.
 const LAST_GRACE: Duration = Duration::from_secs(5);
+
+/// Time for the webhooks that were not tried yet.
+const LAST_WEBHOOKS: Duration = Duration::from_secs(5);
 
 /// Time for the operator's last request.
 const LAST_SCRAPE: Duration = Duration::from_secs(1);
@@ -65,6 +70,9 @@ pub enum StartError {
         /// What is wrong with it.
         reason: String,
     },
+    /// Webhooks cannot be kept or sent.
+    #[error(transparent)]
+    Webhooks(#[from] webhooks::OpenError),
 }
 
 impl Server {
@@ -76,7 +84,10 @@ impl Server {
         let tls = config.server.tls.as_ref().map(tls::acceptor).transpose()?;
         let (public, public_address) = listen("server.listen", config.server.listen)?;
         let (admin, admin_address) = listen("admin.listen", config.admin.listen)?;
-        let node = Arc::new(Node::new(config.apps.clone(), max_connections(config.server.max_connections)));
+        let metrics = Metrics::new();
+        let webhooks = Webhooks::open(&config, &metrics)?;
+        let max_connections = max_connections(config.server.max_connections);
+        let node = Arc::new(Node::new(config.apps.clone(), webhooks, metrics, max_connections));
         node.metrics().register(Box::new(Gauges(Arc::downgrade(&node))));
         let addresses = (public_address, admin_address);
         Ok(Self { config, node, shutdown: Shutdown::default(), public, admin, tls, addresses })
@@ -108,6 +119,7 @@ impl Server {
         let _stop_tasks = (self.shutdown.request_on_drop(), admin_shutdown.request_on_drop());
         let (public, admin) = self.addresses;
         info!(%public, %admin, max_connections = self.node.max_connections(), "listening");
+        let deliveries = self.node.webhooks().start();
         self.shutdown.spawn(tick(Arc::clone(&self.node), self.shutdown.clone()));
         let pages = listener::AdminPages { node: Arc::clone(&self.node), shutdown: self.shutdown.clone() };
         admin_shutdown.spawn(listener::serve_admin(self.admin, pages, admin_shutdown.clone()));
@@ -121,6 +133,9 @@ impl Server {
             Ok(()) => info!("stopped"),
             Err(_) => warn!("stopped before the last connections had ended"),
         }
+        // Only now has everything happened that backends want to hear of.
+        let apps = self.node.tenants().all().iter().map(|tenant| &tenant.webhooks);
+        self.node.webhooks().stop(apps, deliveries, LAST_WEBHOOKS).await;
         admin_shutdown.request();
         // A scrape that is under way may end; nobody else is waited for.
         let _ = timeout(LAST_SCRAPE, admin_shutdown.finished()).await;

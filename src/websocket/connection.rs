@@ -53,7 +53,7 @@ pub(super) async fn converse(socket: Socket, early: Bytes, mut session: Session,
         outbound.give_up_backlog();
     }
     // Before any good-byes: the others should not wait for a peer that may be gone.
-    session.close(if let End::Server(reason) = &end { reason.code() } else { 0 });
+    session.close(if let End::Server(reason) = &end { Some(reason) } else { None });
     drop(session);
     match end {
         End::Server(reason) => {

@@ -1,0 +1,228 @@
+//! The webhooks of one app, as the node sees them: it says what may have changed, and how to look.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::config::{AppConfig, WebhookEvent};
+use crate::metrics::AppMetrics;
+use crate::protocol::{ChannelName, CloseReason, EventData, SocketId, UserId};
+
+use super::endpoint::Endpoint;
+use super::event::Happening;
+use super::facts::{Fact, Facts, News};
+use super::store::{Change, Store};
+
+/// How long the same cache channel is not reported again (§5.2).
+const MISS_PAUSE: Duration = Duration::from_secs(10);
+
+/// What an app's backend is told.
+#[derive(Debug)]
+pub struct AppWebhooks {
+    app: String,
+    delay: Duration,
+    endpoints: Vec<Arc<Endpoint>>,
+    store: Arc<Store>,
+    metrics: AppMetrics,
+    /// Also the lock under which events get their order, where order matters.
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    facts: Facts,
+    misses: Misses,
+}
+
+/// Cache channels that were reported as empty, and when; in this order.
+#[derive(Debug, Default)]
+struct Misses {
+    reported: HashMap<ChannelName, Instant>,
+    order: VecDeque<(Instant, ChannelName)>,
+}
+
+/// A client event that was passed on.
+#[derive(Debug, Clone, Copy)]
+pub struct ClientEventNews<'a> {
+    /// The channel.
+    pub channel: &'a ChannelName,
+    /// The event's name.
+    pub event: &'a str,
+    /// Its data, as forwarded.
+    pub data: &'a EventData,
+    /// The sender's connection.
+    pub from: SocketId,
+    /// The sender, on a presence channel.
+    pub user_id: Option<&'a UserId>,
+}
+
+impl AppWebhooks {
+    pub(super) fn new(
+        config: &AppConfig,
+        endpoints: Vec<Arc<Endpoint>>,
+        store: Arc<Store>,
+        metrics: AppMetrics,
+    ) -> Self {
+        let (app, delay) = (config.id.clone(), config.webhook_delay);
+        Self { app, delay, endpoints, store, metrics, state: Mutex::default() }
+    }
+
+    /// Takes over what the process before had told.
+    pub(super) fn inherit(&self, mut told: Vec<Fact>, until: Instant) {
+        // Members leave before their channels are vacated.
+        told.sort_by_key(|fact| !matches!(fact, Fact::Member(..)));
+        let mut state = self.state.lock();
+        for fact in told {
+            match self.follows(&fact) {
+                true => state.facts.inherit(fact, until),
+                false => self.store.change(Change::Tell(self.entry(&fact), false)),
+            }
+        }
+    }
+
+    /// A channel may have been occupied or vacated.
+    pub fn channel_changed(&self, channel: &ChannelName, is_occupied: impl FnOnce() -> bool) {
+        self.look(|| Fact::Occupied(channel.clone()), is_occupied, self.delay);
+    }
+
+    /// A user may have come to a presence channel, or left it.
+    pub fn member_changed(&self, channel: &ChannelName, user_id: &UserId, is_member: impl FnOnce() -> bool) {
+        self.look(|| Fact::Member(channel.clone(), user_id.clone()), is_member, self.delay);
+    }
+
+    /// A user may have come online or gone offline. The app's `offline_delay` is over by then.
+    pub fn user_changed(&self, user_id: &UserId, is_online: impl FnOnce() -> bool) {
+        self.look(|| Fact::Online(user_id.clone()), is_online, Duration::ZERO);
+    }
+
+    /// A channel may have another number of subscribers.
+    pub fn count_changed(&self, channel: &ChannelName, count: impl FnOnce() -> usize) {
+        if self.wants(WebhookEvent::SubscriptionCount, Some(channel)) {
+            let _order = self.state.lock();
+            self.tell(&Happening::Count(channel, count()), None);
+        }
+    }
+
+    /// Somebody has subscribed to a cache channel that has nothing to show.
+    pub fn cache_miss(&self, channel: &ChannelName, now: Instant) {
+        if self.wants(WebhookEvent::CacheMiss, Some(channel)) {
+            let mut state = self.state.lock();
+            if state.misses.is_news(channel, now) {
+                self.tell(&Happening::Channel(WebhookEvent::CacheMiss, channel), None);
+            }
+        }
+    }
+
+    /// A client event was passed on.
+    pub fn client_event(&self, news: &ClientEventNews<'_>) {
+        let ClientEventNews { channel, event, data, from, user_id } = *news;
+        if self.wants(WebhookEvent::ClientEvent, Some(channel)) {
+            self.tell(&Happening::ClientEvent { channel, event, data, from, user_id }, None);
+        }
+    }
+
+    /// A client was greeted.
+    pub fn connection_opened(&self, socket_id: SocketId) {
+        if self.wants(WebhookEvent::ConnectionOpened, None) {
+            self.tell(&Happening::Opened(socket_id), None);
+        }
+    }
+
+    /// A connection has ended: for this reason, or because the client went or vanished.
+    pub fn connection_closed(&self, socket_id: SocketId, reason: Option<&CloseReason>, user_id: Option<&UserId>) {
+        if self.wants(WebhookEvent::ConnectionClosed, None) {
+            let code = reason.map_or(0, CloseReason::code);
+            let reason = reason.map_or_else(|| "Closed by the client".to_owned(), ToString::to_string);
+            self.tell(&Happening::Closed { socket_id, code, reason: &reason, user_id }, None);
+        }
+    }
+
+    /// Tells what has ended long enough ago.
+    pub fn tick(&self, now: Instant) {
+        if self.endpoints.is_empty() {
+            return;
+        }
+        let mut state = self.state.lock();
+        state.misses.expire(now);
+        while let Some(fact) = state.facts.next_ended(now) {
+            self.tell_fact(&fact, &News::Ended);
+        }
+    }
+
+    /// Events that were not delivered yet.
+    pub fn pending(&self) -> u64 {
+        self.endpoints.iter().map(|endpoint| endpoint.queue.lock().len() as u64).sum()
+    }
+
+    /// Tells that everything has ended.
+    pub(super) fn end_all(&self) {
+        let mut state = self.state.lock();
+        for fact in state.facts.end_all() {
+            self.tell_fact(&fact, &News::Ended);
+        }
+    }
+
+    fn look(&self, fact: impl FnOnce() -> Fact, is_true: impl FnOnce() -> bool, delay: Duration) {
+        if self.endpoints.is_empty() {
+            return;
+        }
+        let fact = fact();
+        if self.follows(&fact) {
+            let mut state = self.state.lock();
+            if let Some(news) = state.facts.look(&fact, is_true(), delay, Instant::now()) {
+                self.tell_fact(&fact, &news);
+            }
+        }
+    }
+
+    /// Whether anybody wants to hear of the beginning or the end of it.
+    fn follows(&self, fact: &Fact) -> bool {
+        let wanted = |news| {
+            let happening = fact.happening(&news);
+            self.wants(happening.kind(), happening.channel())
+        };
+        wanted(News::Began) || wanted(News::Ended)
+    }
+
+    fn wants(&self, kind: WebhookEvent, channel: Option<&ChannelName>) -> bool {
+        self.endpoints.iter().any(|endpoint| endpoint.wants(kind, channel.map(ChannelName::as_str)))
+    }
+
+    fn tell_fact(&self, fact: &Fact, news: &News) {
+        self.tell(&fact.happening(news), Some((self.entry(fact), *news == News::Began)));
+    }
+
+    fn tell(&self, happening: &Happening<'_>, told: Option<(String, bool)>) {
+        let (kind, channel) = (happening.kind(), happening.channel().map(ChannelName::as_str));
+        let wanting = || self.endpoints.iter().filter(|endpoint| endpoint.wants(kind, channel));
+        self.metrics.webhook_events.inc_by(wanting().count() as u64);
+        let (subject, text) = (happening.subject().into(), happening.encode().into());
+        self.store.keep(wanting().map(|endpoint| &endpoint.address), &subject, &text, told);
+    }
+
+    /// A fact in the store, which all apps share.
+    fn entry(&self, fact: &Fact) -> String {
+        format!("{} {fact}", self.app)
+    }
+}
+
+impl Misses {
+    fn is_news(&mut self, channel: &ChannelName, now: Instant) -> bool {
+        self.expire(now);
+        if self.reported.contains_key(channel) {
+            return false;
+        }
+        self.reported.insert(channel.clone(), now);
+        self.order.push_back((now, channel.clone()));
+        true
+    }
+
+    fn expire(&mut self, now: Instant) {
+        while self.order.front().is_some_and(|(reported, _)| *reported + MISS_PAUSE <= now) {
+            let (_, channel) = self.order.pop_front().expect("it has a front");
+            self.reported.remove(&channel);
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! One endpoint of one app: what it wants to hear, what waits for it, and the task that sends it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hyper::header::{HeaderName, HeaderValue};
+use parking_lot::Mutex;
+use tokio::select;
+use tokio::sync::{Notify, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::sleep_until;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use crate::config::{AppConfig, WebhookConfig, WebhookEvent, WebhooksConfig, matches};
+use crate::http_client::HttpClient;
+use crate::metrics::AppMetrics;
+
+use super::attempt::{Attempt, Target};
+use super::letter::{Address, DeadLetter, body};
+use super::queue::{Event, Next, Queue, Rules, Verdict};
+use super::store::{Change, Store};
+use super::unix_ms;
+
+/// The pause between two log lines about the same thing.
+const LOG_PAUSE: Duration = Duration::from_secs(10);
+
+/// An endpoint at work.
+#[derive(Debug)]
+pub(super) struct Endpoint {
+    pub(super) address: Address,
+    pub(super) target: Target,
+    pub(super) queue: Mutex<Queue>,
+    pub(super) history: Mutex<History>,
+    events: Vec<WebhookEvent>,
+    channels: Vec<String>,
+    concurrency: usize,
+    changed: Notify,
+    metrics: AppMetrics,
+    drops: Mutex<Quiet>,
+    deaths: Mutex<Quiet>,
+}
+
+/// How it went so far.
+#[derive(Debug, Default, Clone)]
+pub(super) struct History {
+    pub(super) delivered: u64,
+    pub(super) last_success_ms: Option<u64>,
+    pub(super) last_failure: Option<Attempt>,
+}
+
+/// Says the same thing only now and then.
+#[derive(Debug, Default)]
+struct Quiet {
+    said: Option<Instant>,
+    count: u64,
+}
+
+impl Quiet {
+    /// Counts some more of it; the number to say, if it is time to say it.
+    fn more(&mut self, count: u64, now: Instant) -> Option<u64> {
+        self.count += count;
+        if self.said.is_some_and(|said| now < said + LOG_PAUSE) {
+            return None;
+        }
+        self.said = Some(now);
+        Some(std::mem::take(&mut self.count))
+    }
+}
+
+impl Endpoint {
+    pub(super) fn new(app: &AppConfig, webhook: &WebhookConfig, config: &WebhooksConfig, metrics: AppMetrics) -> Self {
+        let rules = Rules {
+            batch_size: webhook.batch_size,
+            batch_wait: webhook.batch_wait,
+            retry_period: config.retry_period,
+            max_bytes: config.max_pending,
+        };
+        let header = |(name, value): (&String, &crate::config::Secret)| {
+            let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
+            let mut value = HeaderValue::from_str(value.expose()).ok()?;
+            value.set_sensitive(true);
+            Some((name, value))
+        };
+        let target = Target {
+            uri: webhook.url.parse().expect("the configuration holds valid URLs only"),
+            headers: webhook.headers.iter().filter_map(header).collect(),
+            key: app.keys[0].key.clone(),
+            secret: app.keys[0].secret.clone(),
+            timeout: config.timeout,
+        };
+        Self {
+            address: Address { app: app.id.clone(), url: webhook.url.clone() },
+            target,
+            queue: Mutex::new(Queue::new(rules)),
+            history: Mutex::default(),
+            events: webhook.events.clone(),
+            channels: webhook.channels.clone(),
+            concurrency: config.concurrency,
+            changed: Notify::new(),
+            metrics,
+            drops: Mutex::default(),
+            deaths: Mutex::default(),
+        }
+    }
+
+    /// Whether it wants to hear of this kind of event, on this channel if it is about one.
+    pub(super) fn wants(&self, kind: WebhookEvent, channel: Option<&str>) -> bool {
+        let wanted =
+            |channel| self.channels.is_empty() || self.channels.iter().any(|pattern| matches(pattern, channel));
+        self.events.contains(&kind) && channel.is_none_or(wanted)
+    }
+
+    /// Adds an event that is kept. Returns the numbers of those that had to go for it.
+    pub(super) fn push(&self, event: Event) -> Vec<u64> {
+        let dropped = self.queue.lock().push(event, Instant::now());
+        self.changed.notify_one();
+        if !dropped.is_empty() {
+            self.lost(dropped.len(), "webhooks.max_pending");
+        }
+        dropped.into_iter().map(|event| event.id).collect()
+    }
+
+    /// Adds a delivery that was made before.
+    pub(super) fn restore(&self, time_ms: u64, events: Vec<Event>) {
+        self.queue.lock().restore(events, time_ms, Instant::now());
+        self.changed.notify_one();
+    }
+
+    /// Counts events that are lost, and says so.
+    pub(super) fn lost(&self, events: usize, why: &'static str) {
+        self.metrics.webhooks_dropped.inc_by(events as u64);
+        if let Some(count) = self.drops.lock().more(events as u64, Instant::now()) {
+            warn!(app = self.address.app, endpoint = self.name(), count, why, "webhook events dropped");
+        }
+    }
+
+    /// The URL for people: its query may hold a token.
+    pub(super) fn name(&self) -> &str {
+        self.address.url.split('?').next().unwrap_or_default()
+    }
+
+    /// Sends what there is to send. When `closing` is cancelled it sends what has not been tried yet, waits for
+    /// nothing else and returns. Dropped, it leaves requests unfinished, to be sent again by the next process.
+    pub(super) async fn run(self: Arc<Self>, store: Arc<Store>, client: HttpClient, closing: CancellationToken) {
+        let mut requests = JoinSet::new();
+        let mut closed = false;
+        loop {
+            let mut next = Next::Idle;
+            while requests.len() < self.concurrency {
+                next = self.queue.lock().next(Instant::now(), unix_ms());
+                let Next::Send { id, is_new_batch } = next else { break };
+                requests.spawn(Arc::clone(&self).attempt(id, is_new_batch, Arc::clone(&store), client.clone()));
+            }
+            if closed && requests.is_empty() && !matches!(next, Next::Send { .. }) {
+                return;
+            }
+            let wake = if let Next::Wait(at) = next { Some(at) } else { None };
+            select! {
+                Some(_) = requests.join_next() => {}
+                () = self.changed.notified() => {}
+                () = sleep_until(wake.unwrap_or_else(Instant::now).into()), if wake.is_some() && !closed => {}
+                () = closing.cancelled(), if !closed => {
+                    closed = true;
+                    self.queue.lock().flush();
+                }
+            }
+        }
+    }
+
+    /// One request, up to what its outcome means.
+    async fn attempt(self: Arc<Self>, id: u64, is_new_batch: bool, store: Arc<Store>, client: HttpClient) {
+        let (ids, time_ms, body) = {
+            let queue = self.queue.lock();
+            let Some(delivery) = queue.delivery(id) else { return };
+            let ids: Vec<u64> = delivery.events.iter().map(|event| event.id).collect();
+            (ids, delivery.time_ms, body(delivery.time_ms, delivery.events.iter().map(|event| &*event.text)))
+        };
+        if is_new_batch {
+            // After a crash, the same id must mean the same events.
+            let (done, kept) = oneshot::channel();
+            store.change(Change::Batch(ids.clone(), time_ms, done));
+            let _ = kept.await;
+        }
+        let delivery_id = store.delivery_id(id);
+        let attempt = self.target.send(&client, &delivery_id, body).await;
+        debug!(app = self.address.app, endpoint = self.name(), delivery_id, ?attempt, "webhook sent");
+        self.record(&attempt);
+        let verdict = self.queue.lock().finish(id, attempt.clone(), Instant::now(), rand::random());
+        match verdict {
+            Some(Verdict::Delivered) => store.change(Change::Forget(ids)),
+            Some(Verdict::Dead(delivery)) => {
+                self.metrics.webhooks_dead.inc();
+                let letter = DeadLetter::new(&self.address, &delivery, attempt.outcome());
+                store.change(Change::Bury(letter));
+                if let Some(count) = self.deaths.lock().more(1, Instant::now()) {
+                    let (app, endpoint, reason) = (&self.address.app, self.name(), attempt.outcome());
+                    warn!(
+                        app,
+                        endpoint, count, delivery_id, reason, "webhooks given up; `fanfare webhooks` shows them"
+                    );
+                }
+            }
+            Some(Verdict::Again(pause)) => debug!(delivery_id, ?pause, "webhook will be sent again"),
+            None => {}
+        }
+    }
+
+    fn record(&self, attempt: &Attempt) {
+        let mut history = self.history.lock();
+        let was_failing = self.queue.lock().failures_in_a_row() > 0;
+        let (app, endpoint) = (&self.address.app, self.name());
+        if attempt.is_success() {
+            self.metrics.webhooks_delivered.inc();
+            history.delivered += 1;
+            history.last_success_ms = Some(attempt.time_ms);
+            if was_failing {
+                info!(app, endpoint, "webhook endpoint answers again");
+            }
+        } else {
+            self.metrics.webhooks_failed.inc();
+            history.last_failure = Some(attempt.clone());
+            if !was_failing {
+                warn!(app, endpoint, reason = attempt.outcome(), "webhook endpoint fails; it will be tried again");
+            }
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! What an app's backend was last told is true: which channels are occupied, who is a member, who is online. What ends
+//! and begins again within the delay is never told at all (§5.2).
+//!
+//! Callers say that something may have changed, and how to look. What they have seen themselves does not count: two
+//! clients that come and go at the same moment report in any order, and the backend must end up with what is true.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use crate::config::WebhookEvent;
+use crate::protocol::{ChannelName, UserId};
+
+use super::event::Happening;
+
+/// Something that begins and ends.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum Fact {
+    /// A user is a member of a presence channel.
+    Member(ChannelName, UserId),
+    /// A channel is occupied.
+    Occupied(ChannelName),
+    /// A user is online.
+    Online(UserId),
+}
+
+/// What an app's backend believes.
+#[derive(Debug, Default)]
+pub(super) struct Facts {
+    /// All that was told to have begun, and since it has ended, when that will be told.
+    told: HashMap<Fact, Option<Leaving>>,
+    leaving: BTreeMap<Leaving, Fact>,
+    departures: u64,
+}
+
+/// When an end becomes known; of those at the same moment, the earlier one first.
+type Leaving = (Instant, u64);
+
+/// What to tell the backend.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum News {
+    /// It has begun.
+    Began,
+    /// It has ended.
+    Ended,
+}
+
+impl Facts {
+    /// Takes note of what is true. An end is told after `delay`, unless that is zero.
+    pub(super) fn look(&mut self, fact: &Fact, is_true: bool, delay: Duration, now: Instant) -> Option<News> {
+        match (self.told.get_mut(fact), is_true) {
+            (None, true) => {
+                self.told.insert(fact.clone(), None);
+                Some(News::Began)
+            }
+            (None, false) => None,
+            (Some(leaving), true) => {
+                if let Some(leaving) = leaving.take() {
+                    self.leaving.remove(&leaving);
+                }
+                None
+            }
+            (Some(Some(_)), false) => None,
+            (Some(None), false) if delay.is_zero() => {
+                self.told.remove(fact);
+                Some(News::Ended)
+            }
+            (Some(None), false) => {
+                self.leave(fact.clone(), now + delay);
+                None
+            }
+        }
+    }
+
+    /// Takes over what the process before had told. It ends at `until`, unless it is seen to be true before.
+    pub(super) fn inherit(&mut self, fact: Fact, until: Instant) {
+        self.leave(fact, until);
+    }
+
+    /// The next end that is to be told by `now`, in the order in which they came about.
+    pub(super) fn next_ended(&mut self, now: Instant) -> Option<Fact> {
+        let entry = self.leaving.first_entry().filter(|entry| entry.key().0 <= now)?;
+        let fact = entry.remove();
+        self.told.remove(&fact);
+        Some(fact)
+    }
+
+    /// Everything that was told, as having ended: members before their channels.
+    pub(super) fn end_all(&mut self) -> Vec<Fact> {
+        self.leaving.clear();
+        let mut facts: Vec<_> = self.told.drain().map(|(fact, _)| fact).collect();
+        facts.sort_by_key(|fact| !matches!(fact, Fact::Member(..)));
+        facts
+    }
+
+    fn leave(&mut self, fact: Fact, until: Instant) {
+        self.departures += 1;
+        let leaving = (until, self.departures);
+        self.leaving.insert(leaving, fact.clone());
+        self.told.insert(fact, Some(leaving));
+    }
+}
+
+impl Fact {
+    /// The event that says so.
+    pub(super) fn happening(&self, news: &News) -> Happening<'_> {
+        let either = |began, ended| if *news == News::Began { began } else { ended };
+        match self {
+            Self::Member(channel, user_id) => {
+                Happening::Member(either(WebhookEvent::MemberAdded, WebhookEvent::MemberRemoved), channel, user_id)
+            }
+            Self::Occupied(channel) => {
+                Happening::Channel(either(WebhookEvent::ChannelOccupied, WebhookEvent::ChannelVacated), channel)
+            }
+            Self::Online(user_id) => {
+                Happening::User(either(WebhookEvent::UserOnline, WebhookEvent::UserOffline), user_id)
+            }
+        }
+    }
+
+    /// Reads what [`fmt::Display`] wrote.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let (kind, rest) = text.split_once(' ')?;
+        let channel = |name: &str| ChannelName::parse(name, usize::MAX).ok();
+        match kind {
+            "member" => {
+                let (name, user_id) = rest.split_once(' ')?;
+                Some(Self::Member(channel(name)?, UserId::new(user_id)))
+            }
+            "occupied" => Some(Self::Occupied(channel(rest)?)),
+            "online" => Some(Self::Online(UserId::new(rest))),
+            _ => None,
+        }
+    }
+}
+
+/// The form in which facts outlive the process. A channel's name has no space in it.
+impl fmt::Display for Fact {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Member(channel, user_id) => write!(f, "member {channel} {user_id}"),
+            Self::Occupied(channel) => write!(f, "occupied {channel}"),
+            Self::Online(user_id) => write!(f, "online {user_id}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DELAY: Duration = Duration::from_secs(3);
+
+    fn fact() -> Fact {
+        Fact::Occupied(ChannelName::parse("room", 200).unwrap())
+    }
+
+    #[test]
+    fn what_ends_and_begins_again_within_the_delay_is_never_told() {
+        let (mut facts, start) = (Facts::default(), Instant::now());
+        assert_eq!(facts.look(&fact(), true, DELAY, start), Some(News::Began));
+        assert_eq!(facts.look(&fact(), true, DELAY, start), None);
+        assert_eq!(facts.look(&fact(), false, DELAY, start), None);
+        assert_eq!(facts.look(&fact(), true, DELAY, start + DELAY / 2), None);
+        assert_eq!(facts.next_ended(start + DELAY * 2), None);
+    }
+
+    #[test]
+    fn an_end_is_told_once_after_the_delay_and_the_next_beginning_again() {
+        let (mut facts, start) = (Facts::default(), Instant::now());
+        facts.look(&fact(), true, DELAY, start);
+        facts.look(&fact(), false, DELAY, start);
+        facts.look(&fact(), false, DELAY, start + DELAY / 2);
+        assert_eq!(facts.next_ended(start + DELAY - Duration::from_millis(1)), None);
+        assert_eq!(facts.next_ended(start + DELAY), Some(fact()));
+        assert_eq!(facts.next_ended(start + DELAY), None);
+        assert_eq!(facts.look(&fact(), false, DELAY, start + DELAY), None);
+        assert_eq!(facts.look(&fact(), true, DELAY, start + DELAY), Some(News::Began));
+    }
+
+    #[test]
+    fn without_a_delay_an_end_is_told_at_once() {
+        let (mut facts, start) = (Facts::default(), Instant::now());
+        facts.look(&fact(), true, Duration::ZERO, start);
+        assert_eq!(facts.look(&fact(), false, Duration::ZERO, start), Some(News::Ended));
+        assert_eq!(facts.look(&fact(), false, Duration::ZERO, start), None);
+    }
+
+    #[test]
+    fn what_the_process_before_had_told_ends_unless_it_is_seen_again() {
+        let (mut facts, start) = (Facts::default(), Instant::now());
+        let gone = Fact::Online(UserId::new("7"));
+        facts.inherit(fact(), start + DELAY);
+        facts.inherit(gone.clone(), start + DELAY);
+        assert_eq!(facts.look(&fact(), true, DELAY, start), None);
+        assert_eq!(facts.next_ended(start + DELAY), Some(gone));
+        assert_eq!(facts.next_ended(start + DELAY), None);
+        assert_eq!(facts.end_all(), [fact()]);
+    }
+
+    #[test]
+    fn facts_outlive_the_process() {
+        let channel = ChannelName::parse("presence-room", 200).unwrap();
+        for fact in [fact(), Fact::Member(channel, UserId::new("a b\n")), Fact::Online(UserId::new(" x"))] {
+            assert_eq!(Fact::parse(&fact.to_string()), Some(fact));
+        }
+        assert_eq!(Fact::parse("occupied a b"), None);
+    }
+}

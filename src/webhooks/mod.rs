@@ -1,0 +1,248 @@
+//! Tells an app's backend what happened (§5): delayed where it may turn out not to have happened, in order, signed, tried
+//! again, and kept on disk until it is delivered.
+//!
+//! ```text
+//! node → AppWebhooks → facts: is that news? → Store: on disk → Endpoint: queue → attempt → the backend
+//! ```
+//!
+//! `event` is what can be told, `facts` what an app's backend was told, `queue` the order in which an endpoint gets it,
+//! `attempt` one request, `store` the disk, `letter` the form of what is on it, `report` what an operator sees of all
+//! this. The node tells what has changed and never waits; each endpoint has a task and a queue of its own, so whatever
+//! an endpoint does, it does to itself.
+
+mod app;
+mod attempt;
+mod endpoint;
+mod event;
+mod facts;
+mod letter;
+mod queue;
+mod report;
+mod store;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::config::{AppConfig, Config};
+use crate::http_client::HttpClient;
+use crate::metrics::{AppMetrics, Metrics};
+
+use endpoint::Endpoint;
+use letter::{Address, DeadLetter};
+use queue::{Delivery, Event};
+use store::{Change, Found, Readers, Store};
+
+pub use app::{AppWebhooks, ClientEventNews};
+pub use attempt::Attempt;
+pub use report::{DeliveryReport, EndpointReport, ReplayError, State};
+
+/// The webhooks of all apps.
+#[derive(Debug)]
+pub struct Webhooks {
+    endpoints: Arc<Endpoints>,
+    store: Arc<Store>,
+    client: HttpClient,
+    restart_grace: Duration,
+    /// What the process before had told, by app id, until the app takes it over.
+    told: parking_lot::Mutex<HashMap<String, Vec<facts::Fact>>>,
+}
+
+/// Why webhooks cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The data directory cannot be used.
+    #[error("webhooks.data_dir: {}: {reason}", path.display())]
+    DataDir {
+        /// The directory.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// There is an https:// endpoint, and no root certificate to recognise it by.
+    #[error("apps.webhooks.url: https:// needs the system's root certificates: {0}")]
+    RootCertificates(#[source] std::io::Error),
+}
+
+#[derive(Debug)]
+struct Endpoints {
+    all: Vec<Arc<Endpoint>>,
+    by_address: HashMap<Address, Arc<Endpoint>>,
+    metrics: Metrics,
+}
+
+/// The tasks that deliver. Dropped, they stop where they are.
+#[derive(Debug)]
+pub struct Deliveries {
+    tasks: JoinSet<()>,
+    closing: CancellationToken,
+}
+
+impl Webhooks {
+    /// Opens the store and fills the queues with what it holds. Without endpoints there is nothing to open.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open(config: &Config, metrics: &Metrics) -> Result<Self, OpenError> {
+        let mut all = Vec::new();
+        for app in &config.apps {
+            let endpoint = |webhook| Endpoint::new(app, webhook, &config.webhooks, metrics.app(&app.id));
+            all.extend(app.webhooks.iter().map(endpoint).map(Arc::new));
+        }
+        let secure = all.iter().any(|endpoint| endpoint.address.url.starts_with("https:"));
+        let client = HttpClient::new(secure).map_err(OpenError::RootCertificates)?;
+        // What nobody listens to needs no place on disk.
+        let directory = config.webhooks.data_dir.as_deref().filter(|_| !all.is_empty());
+        let (store, found) = Store::open(directory)
+            .map_err(|reason| OpenError::DataDir { path: directory.map(Into::into).unwrap_or_default(), reason })?;
+        let by_address = all.iter().map(|endpoint| (endpoint.address.clone(), Arc::clone(endpoint))).collect();
+        let endpoints = Arc::new(Endpoints { all, by_address, metrics: metrics.clone() });
+        let store = Arc::new(store);
+        store.start(Arc::clone(&endpoints) as Arc<dyn Readers>, config.webhooks.max_dead);
+        let restart_grace = config.webhooks.restart_grace;
+        let webhooks = Self { endpoints, store, client, restart_grace, told: parking_lot::Mutex::default() };
+        webhooks.take_over(found);
+        Ok(webhooks)
+    }
+
+    /// Starts to deliver.
+    pub fn start(&self) -> Deliveries {
+        if !self.endpoints.all.is_empty() {
+            let (endpoints, pending) = (self.endpoints.all.len(), self.pending());
+            info!(endpoints, pending, durable = self.store.is_durable(), "delivering webhooks");
+        }
+        let (mut tasks, closing) = (JoinSet::new(), CancellationToken::new());
+        for endpoint in &self.endpoints.all {
+            let (store, client) = (Arc::clone(&self.store), self.client.clone());
+            tasks.spawn(Arc::clone(endpoint).run(store, client, closing.clone()));
+        }
+        Deliveries { tasks, closing }
+    }
+
+    /// Delivers what has not been tried yet, for as long as `patience`, and closes the store. `apps` are all there are;
+    /// where nothing outlives the process, their backends hear that everything has ended.
+    pub async fn stop(&self, apps: impl Iterator<Item = &AppWebhooks>, mut deliveries: Deliveries, patience: Duration) {
+        if !self.store.is_durable() {
+            apps.for_each(AppWebhooks::end_all);
+        }
+        let orderly = async {
+            self.store.sync().await;
+            deliveries.closing.cancel();
+            while deliveries.tasks.join_next().await.is_some() {}
+        };
+        let in_time = tokio::time::timeout(patience, orderly).await.is_ok();
+        deliveries.tasks.shutdown().await;
+        let left = self.pending();
+        if left > 0 && self.store.is_durable() {
+            info!(events = left, in_time, "webhooks wait on disk for the next start");
+        } else if left > 0 {
+            for endpoint in &self.endpoints.all {
+                let events = endpoint.queue.lock().len();
+                if events > 0 {
+                    endpoint.lost(events, "the process ends and webhooks.data_dir is empty");
+                }
+            }
+        }
+        let store = Arc::clone(&self.store);
+        // Joins a thread that may be waiting for the disk.
+        let _ = tokio::task::spawn_blocking(move || store.close()).await;
+    }
+
+    /// Events of all endpoints that were not delivered yet.
+    pub fn pending(&self) -> usize {
+        self.endpoints.all.iter().map(|endpoint| endpoint.queue.lock().len()).sum()
+    }
+
+    /// Puts what the process before has left behind where it belongs.
+    fn take_over(&self, found: Found) {
+        let mut batch_of = HashMap::new();
+        for batch in &found.batches {
+            batch_of.extend(batch.ids.iter().map(|id| (*id, batch)));
+        }
+        let mut deliveries: HashMap<u64, (Address, u64, Vec<Event>)> = HashMap::new();
+        let mut homeless: HashMap<Address, Vec<Event>> = HashMap::new();
+        for (to, event) in found.events {
+            let Some(endpoint) = self.endpoints.by_address.get(&to) else {
+                homeless.entry(to).or_default().push(event);
+                continue;
+            };
+            match batch_of.get(&event.id) {
+                Some(batch) => {
+                    let delivery = deliveries.entry(batch.ids[0]);
+                    delivery.or_insert_with(|| (to, batch.time_ms, Vec::new())).2.push(event);
+                }
+                None => {
+                    let dropped = endpoint.push(event);
+                    dropped.into_iter().for_each(|id| self.store.change(Change::Forget(vec![id])));
+                }
+            }
+        }
+        for (to, time_ms, events) in deliveries.into_values() {
+            self.endpoints.by_address[&to].restore(time_ms, events);
+        }
+        for (to, events) in homeless {
+            warn!(
+                app = to.app,
+                url = to.url,
+                events = events.len(),
+                "webhooks of an endpoint that is no longer configured"
+            );
+            for event in events {
+                let letter =
+                    DeadLetter::new(&to, &Delivery::single(event), "the endpoint is no longer configured".into());
+                self.store.change(Change::Bury(letter));
+            }
+        }
+        let mut told = self.told.lock();
+        for entry in found.told {
+            let fact = entry.split_once(' ').and_then(|(app, fact)| Some((app, facts::Fact::parse(fact)?)));
+            match fact {
+                Some((app, fact)) => told.entry(app.to_owned()).or_default().push(fact),
+                None => self.store.change(Change::Tell(entry, false)),
+            }
+        }
+    }
+
+    /// The part of one app, which takes over what its backend was told by the process before.
+    pub fn app(&self, config: &AppConfig, metrics: AppMetrics) -> AppWebhooks {
+        let of_app = |endpoint: &&Arc<Endpoint>| endpoint.address.app == config.id;
+        let endpoints = self.endpoints.all.iter().filter(of_app).map(Arc::clone).collect();
+        let app = AppWebhooks::new(config, endpoints, Arc::clone(&self.store), metrics);
+        let told = self.told.lock().remove(&config.id).unwrap_or_default();
+        app.inherit(told, Instant::now() + self.restart_grace);
+        app
+    }
+}
+
+impl Readers for Endpoints {
+    fn kept(&self, to: &Address, event: Event) -> Vec<u64> {
+        self.by_address.get(to).map(|endpoint| endpoint.push(event)).unwrap_or_default()
+    }
+
+    fn revived(&self, to: &Address, time_ms: u64, events: Vec<Event>) {
+        if let Some(endpoint) = self.by_address.get(to) {
+            endpoint.restore(time_ms, events);
+        }
+    }
+
+    fn dropped(&self, to: &Address, events: usize, why: &'static str) {
+        match self.by_address.get(to) {
+            Some(endpoint) => endpoint.lost(events, why),
+            None => warn!(app = to.app, url = to.url, events, why, "webhook events dropped"),
+        }
+    }
+
+    fn store_failed(&self) {
+        self.metrics.webhook_store_failed();
+    }
+}
+
+/// Milliseconds since 1970.
+fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}

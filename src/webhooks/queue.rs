@@ -1,0 +1,507 @@
+//! What waits for one endpoint, and what is to be sent next. Pure: it is told the time, and does no I/O.
+//!
+//! Events are taken in the order they came, except that those of a subject (a channel, a user, a connection) wait while
+//! an earlier delivery with that subject is under way or has failed and will be tried again. So a subject's events arrive
+//! in order, and whatever goes wrong with one of them holds back no other subject's.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::attempt::Attempt;
+
+/// Bytes that an event takes besides its text, roughly.
+const OVERHEAD: usize = 200;
+
+/// Attempts that are remembered of one delivery: the first ones tell the cause, the last ones the state.
+const REMEMBERED: usize = 20;
+
+/// Failures in a row after which a success means that the endpoint is back, and not only that one event was better than
+/// another.
+const OUTAGE: u32 = 3;
+
+/// An event on its way to one endpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Event {
+    /// Its number: larger than those of all events before it.
+    pub(super) id: u64,
+    /// What it is about; see [`super::event::Happening::subject`].
+    pub(super) subject: Arc<str>,
+    /// When it came about, in milliseconds since 1970.
+    pub(super) time_ms: u64,
+    /// The JSON object.
+    pub(super) text: Arc<str>,
+}
+
+/// One request, sent until it succeeds or its time is over. It has the number of its first event.
+#[derive(Debug)]
+pub(super) struct Delivery {
+    pub(super) events: Vec<Event>,
+    /// The `time_ms` of the request, the same in every attempt.
+    pub(super) time_ms: u64,
+    pub(super) attempts: Vec<Attempt>,
+    pub(super) attempt_count: u32,
+    give_up: Instant,
+}
+
+impl Delivery {
+    /// A delivery that nobody has tried.
+    pub(super) fn single(event: Event) -> Self {
+        let (time_ms, give_up) = (event.time_ms, Instant::now());
+        Self { events: vec![event], time_ms, attempts: Vec::new(), attempt_count: 0, give_up }
+    }
+}
+
+/// What to do now.
+#[derive(Debug)]
+pub(super) enum Next {
+    /// Send this delivery; `Queue::finish` is told the outcome. A batch that `is_new` must be kept before.
+    Send { id: u64, is_new_batch: bool },
+    /// Nothing until then.
+    Wait(Instant),
+    /// Nothing until something happens.
+    Idle,
+}
+
+/// What became of an attempt.
+#[derive(Debug)]
+pub(super) enum Verdict {
+    /// The endpoint has it.
+    Delivered,
+    /// It will be tried again, after this time.
+    Again(Duration),
+    /// Its time is over.
+    Dead(Delivery),
+}
+
+/// How a queue behaves.
+#[derive(Debug, Clone)]
+pub(super) struct Rules {
+    pub(super) batch_size: usize,
+    pub(super) batch_wait: Duration,
+    pub(super) retry_period: Duration,
+    pub(super) max_bytes: usize,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Queue {
+    rules: Rules,
+    /// Events that are in no delivery yet, by subject.
+    waiting: HashMap<Arc<str>, VecDeque<Waiting>>,
+    /// All of them, in order.
+    order: BTreeMap<u64, Arc<str>>,
+    /// The first event of each subject that nothing holds back.
+    ready: BTreeMap<u64, Arc<str>>,
+    /// Events of those subjects.
+    ready_events: usize,
+    deliveries: BTreeMap<u64, Delivery>,
+    /// Deliveries that wait for their next attempt.
+    due: BTreeSet<(Instant, u64)>,
+    /// How many deliveries each subject is in.
+    held: HashMap<Arc<str>, usize>,
+    bytes: usize,
+    failures_in_a_row: u32,
+    /// Whether the last one sent was a first attempt; they take turns with further ones.
+    began_last: bool,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    event: Event,
+    since: Instant,
+}
+
+impl Queue {
+    pub(super) fn new(rules: Rules) -> Self {
+        Self {
+            rules,
+            waiting: HashMap::new(),
+            order: BTreeMap::new(),
+            ready: BTreeMap::new(),
+            ready_events: 0,
+            deliveries: BTreeMap::new(),
+            due: BTreeSet::new(),
+            held: HashMap::new(),
+            bytes: 0,
+            failures_in_a_row: 0,
+            began_last: false,
+        }
+    }
+
+    /// Adds an event. Returns those that had to go for it, the oldest ones.
+    pub(super) fn push(&mut self, event: Event, now: Instant) -> Vec<Event> {
+        self.bytes += size(&event);
+        self.order.insert(event.id, Arc::clone(&event.subject));
+        let subject = Arc::clone(&event.subject);
+        let of_subject = self.waiting.entry(Arc::clone(&subject)).or_default();
+        of_subject.push_back(Waiting { event, since: now });
+        if !self.held.contains_key(&subject) {
+            let first = of_subject[0].event.id;
+            self.ready_events += 1;
+            self.ready.insert(first, subject);
+        }
+        std::iter::from_fn(|| self.drop_oldest()).collect()
+    }
+
+    /// Adds a delivery that was made before: by a process before this one, or one that was given up.
+    pub(super) fn restore(&mut self, events: Vec<Event>, time_ms: u64, now: Instant) {
+        self.bytes += events.iter().map(size).sum::<usize>();
+        if let Some(first) = events.first() {
+            self.due.insert((now, first.id));
+            self.open(events, time_ms, now);
+        }
+    }
+
+    /// What to send now. Whatever is returned counts as being sent.
+    pub(super) fn next(&mut self, now: Instant, time_ms: u64) -> Next {
+        let (first_attempt, further_attempt) = (self.batch_due(), self.due.first().copied());
+        let begin = first_attempt.is_some_and(|at| at <= now);
+        let again = further_attempt.filter(|(at, _)| *at <= now);
+        if begin && !(again.is_some() && self.began_last) {
+            self.began_last = true;
+            let events = self.take_batch();
+            let (id, is_new_batch) = (events[0].id, events.len() > 1);
+            // An event of its own was made when it came about; a batch is made now.
+            let time_ms = if is_new_batch { time_ms } else { events[0].time_ms };
+            self.open(events, time_ms, now);
+            return Next::Send { id, is_new_batch };
+        }
+        if let Some(entry) = again {
+            self.began_last = false;
+            self.due.remove(&entry);
+            return Next::Send { id: entry.1, is_new_batch: false };
+        }
+        match first_attempt.into_iter().chain(further_attempt.map(|(at, _)| at)).min() {
+            Some(at) => Next::Wait(at),
+            None => Next::Idle,
+        }
+    }
+
+    /// A delivery that was handed out by [`Queue::next`] or restored, and is not finished.
+    pub(super) fn delivery(&self, id: u64) -> Option<&Delivery> {
+        self.deliveries.get(&id)
+    }
+
+    /// Takes the outcome of an attempt. `jitter` is a random number from 0 to 1.
+    pub(super) fn finish(&mut self, id: u64, attempt: Attempt, now: Instant, jitter: f64) -> Option<Verdict> {
+        let success = attempt.is_success();
+        let delivery = self.deliveries.get_mut(&id)?;
+        delivery.attempt_count += 1;
+        if delivery.attempts.len() == REMEMBERED {
+            delivery.attempts.remove(REMEMBERED / 2);
+        }
+        delivery.attempts.push(attempt);
+        if success {
+            if std::mem::take(&mut self.failures_in_a_row) >= OUTAGE {
+                self.hurry(now);
+            }
+            return self.close(id).map(|_| Verdict::Delivered);
+        }
+        self.failures_in_a_row = self.failures_in_a_row.saturating_add(1);
+        if now >= delivery.give_up {
+            return self.close(id).map(Verdict::Dead);
+        }
+        let pause = backoff(delivery.attempt_count, jitter).min(delivery.give_up - now);
+        self.due.insert((now + pause, id));
+        Some(Verdict::Again(pause))
+    }
+
+    /// Events that were not delivered yet.
+    pub(super) fn len(&self) -> usize {
+        self.order.len() + self.deliveries.values().map(|delivery| delivery.events.len()).sum::<usize>()
+    }
+
+    /// Bytes they take.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Failures since the last success.
+    pub(super) fn failures_in_a_row(&self) -> u32 {
+        self.failures_in_a_row
+    }
+
+    /// Deliveries that were begun and are not finished, in order, with the time of their next attempt; those without
+    /// one are being sent.
+    pub(super) fn deliveries(&self) -> impl Iterator<Item = (&Delivery, Option<Instant>)> {
+        let due: HashMap<u64, Instant> = self.due.iter().map(|(due, id)| (*id, *due)).collect();
+        self.deliveries.iter().map(move |(id, delivery)| (delivery, due.get(id).copied()))
+    }
+
+    /// From now on no event waits for others.
+    pub(super) fn flush(&mut self) {
+        self.rules.batch_wait = Duration::ZERO;
+    }
+
+    /// Everybody's next attempt is now: the endpoint is back.
+    fn hurry(&mut self, now: Instant) {
+        self.due = self.due.iter().map(|(due, id)| ((*due).min(now), *id)).collect();
+    }
+
+    /// When the next first attempt may be made.
+    fn batch_due(&self) -> Option<Instant> {
+        let (_, subject) = self.ready.first_key_value()?;
+        let oldest = &self.waiting[subject][0];
+        let full = self.ready_events >= self.rules.batch_size;
+        Some(if full { oldest.since } else { oldest.since + self.rules.batch_wait })
+    }
+
+    /// The oldest events that nothing holds back.
+    fn take_batch(&mut self) -> Vec<Event> {
+        let mut events: Vec<Event> = Vec::new();
+        while events.len() < self.rules.batch_size {
+            let Some((_, subject)) = self.ready.pop_first() else { break };
+            let of_subject = self.waiting.get_mut(&subject).expect("a ready subject has events");
+            let first = of_subject.pop_front().expect("a ready subject has events").event;
+            self.ready_events -= 1;
+            self.order.remove(&first.id);
+            match of_subject.front() {
+                Some(next) => drop(self.ready.insert(next.event.id, subject)),
+                None => drop(self.waiting.remove(&subject)),
+            }
+            events.push(first);
+        }
+        events
+    }
+
+    fn open(&mut self, events: Vec<Event>, time_ms: u64, now: Instant) {
+        for event in &events {
+            let holders = self.held.entry(Arc::clone(&event.subject)).or_default();
+            *holders += 1;
+            if let (1, Some(of_subject)) = (*holders, self.waiting.get(&event.subject)) {
+                self.ready.remove(&of_subject[0].event.id);
+                self.ready_events -= of_subject.len();
+            }
+        }
+        let give_up = now + self.rules.retry_period;
+        let delivery = Delivery { time_ms, attempts: Vec::new(), attempt_count: 0, give_up, events };
+        self.deliveries.insert(delivery.events[0].id, delivery);
+    }
+
+    fn close(&mut self, id: u64) -> Option<Delivery> {
+        let delivery = self.deliveries.remove(&id)?;
+        for event in &delivery.events {
+            self.bytes -= size(event);
+            let holders = self.held.get_mut(&event.subject).expect("the delivery holds its subjects");
+            *holders -= 1;
+            if *holders > 0 {
+                continue;
+            }
+            self.held.remove(&event.subject);
+            if let Some(of_subject) = self.waiting.get(&event.subject) {
+                self.ready.insert(of_subject[0].event.id, Arc::clone(&event.subject));
+                self.ready_events += of_subject.len();
+            }
+        }
+        Some(delivery)
+    }
+
+    /// Drops the oldest event if too many bytes wait. One that is in a delivery stays: the endpoint may have it already.
+    fn drop_oldest(&mut self) -> Option<Event> {
+        if self.bytes <= self.rules.max_bytes {
+            return None;
+        }
+        let (_, subject) = self.order.pop_first()?;
+        let of_subject = self.waiting.get_mut(&subject).expect("a subject with an event in order has it");
+        let event = of_subject.pop_front().expect("a subject with an event in order has it").event;
+        let next = of_subject.front().map(|next| next.event.id);
+        if next.is_none() {
+            self.waiting.remove(&subject);
+        }
+        if self.ready.remove(&event.id).is_some() {
+            self.ready_events -= 1;
+            if let Some(next) = next {
+                self.ready.insert(next, subject);
+            }
+        }
+        self.bytes -= size(&event);
+        Some(event)
+    }
+}
+
+fn size(event: &Event) -> usize {
+    event.text.len() + event.subject.len() + OVERHEAD
+}
+
+/// 1, 2, 4, 8, … seconds up to a minute, a quarter more or less so that what failed together is not tried together.
+fn backoff(failures: u32, jitter: f64) -> Duration {
+    let seconds = f64::from(1 << (failures - 1).min(6)).min(60.0);
+    Duration::from_secs_f64(seconds * (0.75 + jitter / 2.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn queue(change: impl FnOnce(&mut Rules)) -> Queue {
+        let mut rules =
+            Rules { batch_size: 1, batch_wait: SECOND / 10, retry_period: 300 * SECOND, max_bytes: 1 << 20 };
+        change(&mut rules);
+        Queue::new(rules)
+    }
+
+    fn event(id: u64, subject: &str) -> Event {
+        Event { id, subject: subject.into(), time_ms: id * 1000, text: "{}".into() }
+    }
+
+    fn sent(queue: &mut Queue, now: Instant) -> Vec<Vec<u64>> {
+        let mut all = Vec::new();
+        while let Next::Send { id, .. } = queue.next(now, 7) {
+            all.push(queue.delivery(id).unwrap().events.iter().map(|event| event.id).collect());
+        }
+        all
+    }
+
+    fn succeed(queue: &mut Queue, id: u64, now: Instant) {
+        assert!(matches!(queue.finish(id, Attempt::answered(204), now, 0.5), Some(Verdict::Delivered)));
+    }
+
+    fn fail(queue: &mut Queue, id: u64, now: Instant) -> Option<Verdict> {
+        queue.finish(id, Attempt::answered(500), now, 0.5)
+    }
+
+    #[test]
+    fn events_of_one_subject_wait_for_each_other_and_for_no_others() {
+        let (mut queue, now) = (queue(|rules| rules.batch_wait = Duration::ZERO), Instant::now());
+        for (id, subject) in [(1, "a"), (2, "a"), (3, "b"), (4, "a")] {
+            assert!(queue.push(event(id, subject), now).is_empty());
+        }
+        assert_eq!(sent(&mut queue, now), [[1], [3]]);
+        succeed(&mut queue, 1, now);
+        assert_eq!(sent(&mut queue, now), [[2]]);
+        assert!(matches!(fail(&mut queue, 2, now), Some(Verdict::Again(pause)) if pause == SECOND));
+        queue.push(event(5, "c"), now);
+        assert_eq!(sent(&mut queue, now), [[5]]);
+        assert_eq!(sent(&mut queue, now + SECOND), [[2]]);
+        succeed(&mut queue, 2, now + SECOND);
+        assert_eq!(sent(&mut queue, now + SECOND), [[4]]);
+        for id in [3, 4, 5] {
+            succeed(&mut queue, id, now);
+        }
+        assert_eq!((queue.len(), queue.bytes()), (0, 0));
+        assert!(matches!(queue.next(now, 0), Next::Idle));
+    }
+
+    #[test]
+    fn a_batch_goes_when_it_is_full_or_has_waited_and_keeps_its_time() {
+        let (mut queue, now) = (queue(|rules| rules.batch_size = 3), Instant::now());
+        queue.push(event(1, "a"), now);
+        queue.push(event(2, "a"), now);
+        assert!(matches!(queue.next(now, 7), Next::Wait(at) if at == now + SECOND / 10));
+        queue.push(event(3, "b"), now);
+        queue.push(event(4, "c"), now);
+        queue.push(event(5, "b"), now);
+        assert!(matches!(queue.next(now, 7), Next::Send { id: 1, is_new_batch: true }));
+        assert_eq!(queue.delivery(1).unwrap().time_ms, 7);
+        // Number 5 has to wait for number 3, and number 4 alone is no full batch.
+        assert!(matches!(queue.next(now, 8), Next::Wait(at) if at == now + SECOND / 10));
+        assert_eq!(sent(&mut queue, now + SECOND), [[4]]);
+        assert_eq!(queue.delivery(4).unwrap().time_ms, 4000);
+        fail(&mut queue, 1, now);
+        assert_eq!(sent(&mut queue, now + SECOND), [[1, 2, 3]]);
+        assert_eq!(queue.delivery(1).unwrap().time_ms, 7);
+        succeed(&mut queue, 1, now);
+        assert_eq!(sent(&mut queue, now + SECOND), [[5]]);
+    }
+
+    #[test]
+    fn a_failure_is_tried_again_until_its_time_is_over() {
+        let (mut queue, now) = (queue(|rules| rules.retry_period = 10 * SECOND), Instant::now());
+        queue.push(event(1, "a"), now);
+        let mut at = now + SECOND;
+        let mut pauses = Vec::new();
+        let dead = loop {
+            assert_eq!(sent(&mut queue, at), [[1]]);
+            match fail(&mut queue, 1, at).unwrap() {
+                Verdict::Again(pause) => {
+                    assert!(sent(&mut queue, at).is_empty());
+                    pauses.push(pause.as_secs());
+                    at += pause;
+                }
+                Verdict::Dead(delivery) => break delivery,
+                Verdict::Delivered => panic!(),
+            }
+        };
+        // The last attempt is made when the time is over.
+        assert_eq!(pauses, [1, 2, 4, 3]);
+        assert_eq!((dead.attempt_count, dead.attempts.len()), (5, 5));
+        assert_eq!((queue.len(), queue.bytes()), (0, 0));
+    }
+
+    #[test]
+    fn pauses_double_up_to_a_minute_and_are_never_quite_the_same() {
+        let pauses: Vec<_> = (1..=9).map(|failures| backoff(failures, 0.5).as_secs()).collect();
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
+        assert_eq!((backoff(3, 0.0), backoff(3, 1.0)), (3 * SECOND, 5 * SECOND));
+    }
+
+    #[test]
+    fn an_endpoint_that_is_back_gets_everything_at_once() {
+        let (mut queue, now) = (queue(|_| {}), Instant::now());
+        for (id, subject) in [(1, "a"), (2, "b"), (3, "c"), (4, "d")] {
+            queue.push(event(id, subject), now);
+        }
+        let later = now + SECOND;
+        assert_eq!(sent(&mut queue, later), [[1], [2], [3], [4]]);
+        for id in [1, 2, 3] {
+            fail(&mut queue, id, later);
+        }
+        assert!(sent(&mut queue, later).is_empty());
+        succeed(&mut queue, 4, later);
+        assert_eq!(sent(&mut queue, later), [[1], [2], [3]]);
+    }
+
+    #[test]
+    fn one_bad_event_among_good_ones_is_not_hurried() {
+        let (mut queue, now) = (queue(|_| {}), Instant::now());
+        queue.push(event(1, "bad"), now);
+        queue.push(event(2, "good"), now);
+        let later = now + SECOND;
+        assert_eq!(sent(&mut queue, later), [[1], [2]]);
+        fail(&mut queue, 1, later);
+        succeed(&mut queue, 2, later);
+        assert!(sent(&mut queue, later).is_empty());
+    }
+
+    #[test]
+    fn at_the_bound_the_oldest_that_waits_is_dropped() {
+        let room_for = |events: usize| move |rules: &mut Rules| rules.max_bytes = events * size(&event(1, "a"));
+        let (mut queue, now) = (queue(room_for(3)), Instant::now());
+        queue.push(event(1, "a"), now);
+        assert_eq!(sent(&mut queue, now + SECOND), [[1]]);
+        for (id, subject) in [(2, "a"), (3, "b")] {
+            assert!(queue.push(event(id, subject), now).is_empty());
+        }
+        // Number 1 is on its way.
+        assert_eq!(queue.push(event(4, "b"), now), [event(2, "a")]);
+        assert_eq!(queue.push(event(5, "b"), now), [event(3, "b")]);
+        assert_eq!(sent(&mut queue, now + SECOND), [[4]]);
+        succeed(&mut queue, 4, now);
+        assert_eq!(sent(&mut queue, now + SECOND), [[5]]);
+        assert_eq!(queue.len(), 2);
+    }
+
+    #[test]
+    fn deliveries_of_the_process_before_come_first_and_hold_their_subjects() {
+        let (mut queue, now) = (queue(|rules| rules.batch_wait = Duration::ZERO), Instant::now());
+        queue.push(event(3, "a"), now);
+        queue.restore(vec![event(1, "a"), event(2, "b")], 5, now);
+        assert_eq!(sent(&mut queue, now), [[1, 2]]);
+        succeed(&mut queue, 1, now);
+        assert_eq!(sent(&mut queue, now), [[3]]);
+    }
+
+    #[test]
+    fn first_attempts_and_further_ones_take_turns() {
+        let (mut queue, now) = (queue(|rules| rules.batch_wait = Duration::ZERO), Instant::now());
+        for id in 1..=3 {
+            queue.restore(vec![event(id, &format!("old {id}"))], 0, now);
+            queue.push(event(id + 10, &format!("new {id}")), now);
+        }
+        let order: Vec<u64> = sent(&mut queue, now).concat();
+        assert_eq!(order, [11, 1, 12, 2, 13, 3]);
+    }
+}
