@@ -62,6 +62,9 @@ pub(super) enum CallError {
         /// The body: one line of text.
         text: String,
     },
+    /// The server does not have what was asked about, and says so.
+    #[error("{0}")]
+    NotThere(String),
     /// Whatever answered is not this API.
     #[error("{0} answered, but not with the JSON of the Pusher HTTP API; is --url right?")]
     NotTheApi(String),
@@ -163,7 +166,7 @@ pub(super) fn unreachable(server: &str, error: &(dyn Error + 'static)) -> CallEr
 fn hint(status: StatusCode) -> &'static str {
     match status {
         StatusCode::UNAUTHORIZED => "\n(check --app-id, --key and --secret, and the clocks)",
-        // The second one is what other servers say to a POST, the admin listener among them.
+        // The second one is what other servers say to a POST.
         StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => "\n(is --url right, path prefix included?)",
         _ => "",
     }

@@ -33,6 +33,9 @@ pub(super) enum CliError {
     /// A subscription ended, or never began.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// An endpoint did not take a test webhook; its answer was printed.
+    #[error("not every endpoint answered with a 2xx status")]
+    TestRefused,
     /// The operating system gave no thread or no signal.
     #[error("cannot start: {0}")]
     Runtime(#[source] io::Error),

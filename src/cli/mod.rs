@@ -1,9 +1,10 @@
 //! The command line: reads arguments, runs one command, picks the exit code. A file per command; what several share is
 //! in `settings` (where a configuration comes from), `target` (which server and app the tools speak to), `api_client`
-//! (signed requests to it) and `url`.
+//! (signed requests to it), `admin` (requests to its admin listener) and `url`.
 //!
 //! Standard output carries results only. Logs, notes and errors go to standard error.
 
+mod admin;
 mod api_client;
 mod channels;
 mod check;
@@ -23,6 +24,7 @@ mod terminate;
 mod trigger;
 mod url;
 mod users;
+mod webhooks;
 
 use std::process::ExitCode;
 
@@ -73,6 +75,8 @@ enum Command {
     Listen(listen::Args),
     /// Make the answer of an authorization endpoint, for a channel or a user.
     Sign(sign::Args),
+    /// Show webhooks that wait or failed, send them again, or send a test.
+    Webhooks(webhooks::Args),
     /// Ask a server whether it is ready; for container health checks.
     Health(health::Args),
 }
@@ -90,6 +94,7 @@ impl Command {
             Self::Terminate(args) => tool(args.run()),
             Self::Listen(args) => tool(args.run()),
             Self::Sign(args) => args.run(),
+            Self::Webhooks(args) => tool(args.run()),
             Self::Health(args) => tool(args.run()),
         }
     }

@@ -110,7 +110,7 @@ fn key_pair<V: Visitor>(v: &mut V, pair: &mut KeyPair) {
 
 fn webhook<V: Visitor>(v: &mut V, webhook: &mut WebhookConfig) {
     v.key("url", &mut webhook.url, url("https://example.com/pusher/webhook").required());
-    v.key("events", &mut webhook.events, words("an event of webhooks", &WebhookEvent::ALL, |event| event.name()));
+    v.key("events", &mut webhook.events, words("an event of webhooks", &WebhookEvent::ALL, WebhookEvent::name));
     v.key("channels", &mut webhook.channels, channel_patterns());
     v.map("headers", &mut webhook.headers, headers());
     v.key("batch_size", &mut webhook.batch_size, number(1..=1000));

@@ -64,8 +64,7 @@ pub(super) async fn serve_admin(listener: TcpListener, pages: AdminPages, shutdo
     while let Some((stream, _)) = accept(&listener, &shutdown).await {
         let (pages, stop) = (pages.clone(), shutdown.clone());
         shutdown.spawn(async move {
-            let answer =
-                |request: Request<Incoming>| std::future::ready(admin::handle(&pages.node, &pages.shutdown, &request));
+            let answer = |request| admin::handle(Arc::clone(&pages.node), pages.shutdown.clone(), request);
             serve(Socket::Plain(stream), ADMIN_TIMEOUT, &stop, answer).await;
         });
     }

@@ -41,6 +41,7 @@ use store::{Change, Found, Readers, Store};
 pub use app::{AppWebhooks, ClientEventNews};
 pub use attempt::Attempt;
 pub use report::{DeliveryReport, EndpointReport, ReplayError, State};
+pub use store::StoreError;
 
 /// The webhooks of all apps.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use super::attempt::Attempt;
 use super::endpoint::Endpoint;
-use super::letter::{DeadLetter, body};
+use super::letter::{Address, DeadLetter, body};
 use super::queue::Delivery;
 use super::store::{Change, StoreError};
 use super::{Webhooks, unix_ms};
@@ -81,16 +81,11 @@ pub enum ReplayError {
     #[error("no dead letter has the id {0}")]
     Unknown(String),
     /// Its endpoint is no longer in the configuration.
-    #[error("the endpoint {0} is no longer configured")]
+    #[error("no endpoint {0} is configured any more")]
     NoEndpoint(String),
     /// There is no such endpoint to send a test to.
-    #[error("app {app:?} has no endpoint{}", .url.as_ref().map(|url| format!(" with the URL {url}")).unwrap_or_default())]
-    NothingToTest {
-        /// The app.
-        app: String,
-        /// The URL, if one was named.
-        url: Option<String>,
-    },
+    #[error("no endpoint of that app and URL is configured")]
+    NothingToTest,
     /// The store does not answer.
     #[error("the store of webhooks cannot be read: {0}")]
     Store(#[from] StoreError),
@@ -168,19 +163,30 @@ impl Webhooks {
         if revived.await == Ok(true) { Ok(()) } else { Err(unknown()) }
     }
 
-    /// Sends an event that did not happen, signed like any other: to one endpoint of an app, or to all. It is tried once,
-    /// and kept nowhere. Answers with each URL and what came of it.
+    /// The ids of all dead letters, of one app if it is named; the oldest first.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn dead_letters(&self, app: Option<&str>) -> Result<Vec<String>, StoreError> {
+        let of_app = |letter: &DeadLetter| app.is_none_or(|app| app == letter.to.app);
+        let letters = self.store.dead(usize::MAX, of_app)?;
+        Ok(letters.iter().rev().map(|(id, _)| self.store.delivery_id(*id)).collect())
+    }
+
+    /// Sends an event that did not happen, signed like any other: to the endpoints of this app and with this URL, or to
+    /// all. It is tried once, and kept nowhere. Answers with each URL and what came of it.
     ///
     /// # Errors
     /// [`ReplayError::NothingToTest`].
     pub async fn test(
         &self,
-        app: &str,
+        app: Option<&str>,
         url: Option<&str>,
         event: &RawValue,
     ) -> Result<Vec<(String, Attempt)>, ReplayError> {
         let chosen = |endpoint: &&Arc<Endpoint>| {
-            endpoint.address.app == app && url.is_none_or(|url| endpoint.address.url == url)
+            let Address { app: own_app, url: own_url } = &endpoint.address;
+            app.is_none_or(|app| app == own_app) && url.is_none_or(|url| url == own_url)
         };
         let mut answers = Vec::new();
         for endpoint in self.endpoints.all.iter().filter(chosen) {
@@ -189,7 +195,7 @@ impl Webhooks {
             answers.push((endpoint.address.url.clone(), endpoint.target.send(&self.client, &id, body).await));
         }
         match answers.is_empty() {
-            true => Err(ReplayError::NothingToTest { app: app.to_owned(), url: url.map(str::to_owned) }),
+            true => Err(ReplayError::NothingToTest),
             false => Ok(answers),
         }
     }

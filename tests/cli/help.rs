@@ -91,7 +91,54 @@ const COMMANDS: &[(&str, &[Meanings])] = &[
             ],
         ],
     ),
-    ("health", &[CONFIG, &[("--url", "[default: http://127.0.0.1:9601, or where the configuration says]")]]),
+    (
+        "webhooks",
+        &[&[
+            ("list", "the dead letters"),
+            ("show", "every attempt with status, duration and answer"),
+            ("replay", "once more"),
+            ("test", "that did not happen"),
+            ("help", "the help of the given subcommand"),
+        ]],
+    ),
+    ("health", &[CONFIG, ADMIN]),
+];
+
+const ADMIN: Meanings = &[("--url", "[default: http://127.0.0.1:9601, or where the configuration says]")];
+
+/// The commands of `fanfare webhooks`.
+const WEBHOOKS: &[(&str, &[Meanings])] = &[
+    (
+        "list",
+        &[
+            CONFIG,
+            ADMIN,
+            &[
+                ("--app-id", "Only those of this app"),
+                ("--limit", "dead letters, the newest [default: 20]"),
+                ("--json", "the server's answer"),
+            ],
+        ],
+    ),
+    ("show", &[CONFIG, ADMIN, &[("<ID>", "X-Fanfare-Delivery"), ("--json", "the server's answer")]]),
+    (
+        "replay",
+        &[CONFIG, ADMIN, &[("[ID]...", "dead letters"), ("--all", "All of them"), ("--app-id", "those of this app")]],
+    ),
+    (
+        "test",
+        &[
+            CONFIG,
+            ADMIN,
+            &[
+                ("--app-id", "whose endpoints are tested [default: all]"),
+                ("--endpoint", "[default: all]"),
+                ("--event", "[default: channel_occupied] [possible values: channel_occupied, "),
+                ("--channel", "Where [default: fanfare-test]"),
+                ("--user-id", "Who did it"),
+            ],
+        ],
+    ),
 ];
 
 /// What `--help` lists: each argument, flag or command with the text beside and below it, on one line.
@@ -142,14 +189,16 @@ fn every_command_is_listed_with_what_it_does() {
 
 #[test]
 fn every_flag_of_every_command_is_explained_and_no_other_is_there() {
-    for (command, meanings) in COMMANDS {
-        let (mut listed, text) = help(&[command, "--help"]);
+    let top = COMMANDS.iter().map(|(command, meanings)| (vec![*command], meanings));
+    let below = WEBHOOKS.iter().map(|(command, meanings)| (vec!["webhooks", *command], meanings));
+    for (command, meanings) in top.chain(below) {
+        let (mut listed, text) = help(&[&command[..], &["--help"]].concat());
         assert_eq!(listed.remove("--help").as_deref(), Some("Print help"), "{text}");
         for (flag, expected) in meanings.iter().copied().flatten() {
             let meaning = listed.remove(*flag).unwrap_or_else(|| panic!("no {flag} in {text}"));
-            assert!(meaning.contains(expected), "{command} {flag}: {meaning:?} instead of {expected:?}");
+            assert!(meaning.contains(expected), "{command:?} {flag}: {meaning:?} instead of {expected:?}");
         }
-        assert!(listed.is_empty(), "{command}: {listed:#?}");
+        assert!(listed.is_empty(), "{command:?}: {listed:#?}");
         assert!(text.contains("\nExamples:\n  fanfare "), "{text}");
     }
 }

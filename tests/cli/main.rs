@@ -17,3 +17,4 @@ mod secrets;
 mod sources;
 mod stopping;
 mod tools;
+mod webhooks;

@@ -1,4 +1,4 @@
-//! The private listener: health and metrics.
+//! The private listener: health, metrics, and what may be changed there.
 
 use crate::support::{Http, TestServer, Wire};
 
@@ -67,5 +67,45 @@ async fn clients_and_backends_are_not_served_on_the_private_listener() {
     let mut http = admin(&server).await;
     for target in ["/apps/42/channels", "/app/app-key-1?protocol=7"] {
         assert_eq!(http.get(target).await.status, 404, "{target}");
+    }
+}
+
+#[tokio::test]
+async fn a_page_in_the_operators_browser_changes_nothing() {
+    let server = TestServer::start().await;
+    let mut http = admin(&server).await;
+    let mut post = async |headers: &str, body: &str| {
+        let length = body.len();
+        let head = format!("POST /webhooks/replay HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n{headers}\r\n");
+        let response = http.send(format!("{head}{body}").as_bytes()).await;
+        (response.status, response.body)
+    };
+    let json = "Content-Type: application/json\r\n";
+    assert_eq!(post(json, "{}").await, (200, "{\"replayed\":0}\n".to_owned()));
+    let with_origin = format!("Origin: http://localhost:3000\r\n{json}");
+    assert_eq!(post(&with_origin, "{}").await, (403, "Not for browsers\n".to_owned()));
+    for plain in ["", "Content-Type: text/plain\r\n", "Content-Type: application/x-www-form-urlencoded\r\n"] {
+        assert_eq!(post(plain, "{}").await.0, 415, "{plain}");
+    }
+    for broken in ["", "[]", "{\"apps\":\"1\"}", "{\"app\":1}"] {
+        assert_eq!(post(json, broken).await.0, 400, "{broken}");
+    }
+    assert_eq!(post(json, &" ".repeat(65 * 1024)).await.0, 400);
+}
+
+#[tokio::test]
+async fn a_wrong_method_is_told_the_right_one() {
+    let server = TestServer::start().await;
+    let mut http = admin(&server).await;
+    for (method, path, allowed) in [
+        ("POST", "/metrics", "GET"),
+        ("POST", "/webhooks", "GET"),
+        ("DELETE", "/webhooks/1-2", "GET"),
+        ("GET", "/webhooks/1-2/replay", "POST"),
+        ("PUT", "/webhooks/test", "POST"),
+    ] {
+        let request = format!("{method} {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n");
+        let response = http.send(request.as_bytes()).await;
+        assert_eq!((response.status, response.header("allow")), (405, Some(allowed)), "{method} {path}");
     }
 }

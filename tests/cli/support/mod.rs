@@ -1,5 +1,6 @@
 //! What all tests need: the binary, a server made of it, a client, and files that go away.
 
+mod backend;
 mod client;
 mod fanfare;
 mod files;
@@ -9,6 +10,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
+pub use backend::Backend;
 pub use client::{Client, Heard};
 pub use fanfare::{Fanfare, Output, Process, fanfare};
 pub use files::Folder;
