@@ -8,6 +8,10 @@ use crate::support::{Backend, DEADLINE, Fanfare, Folder, KEY, LISTENERS, Server,
 
 /// A server with the app of `fanfare dev` and these endpoints, which gives up after one attempt.
 fn serve(folder: &Folder, urls: &[&str]) -> Server {
+    Server::start(command(folder, urls))
+}
+
+fn command(folder: &Folder, urls: &[&str]) -> Fanfare {
     let data = folder.path("data");
     let endpoints: String = urls.iter().map(|url| format!("[[apps.webhooks]]\nurl = \"{url}\"\n")).collect();
     let file = folder.write(
@@ -17,7 +21,7 @@ fn serve(folder: &Folder, urls: &[&str]) -> Server {
              [[apps]]\nid = \"1001\"\nkey = \"{KEY}\"\nsecret = \"app-secret\"\n{endpoints}"
         ),
     );
-    Server::start(fanfare(&["serve", "--config", &file]))
+    fanfare(&["serve", "--config", &file])
 }
 
 fn webhooks(server: &Server, args: &[&str]) -> Fanfare {
@@ -142,4 +146,50 @@ fn what_does_not_exist_is_named() {
     assert_eq!(output.failed(1), "fanfare: no dead letter has the id 1-2\n");
     let output = fanfare(&["webhooks", "list", "--url", &server.url()]).run();
     assert!(output.failed(1).contains("404 Not Found: Not found\n(is --url right"), "{output}");
+}
+
+#[test]
+fn an_endpoint_over_tls_is_recognised_by_the_systems_certificates() {
+    let folder = Folder::new();
+    let certificate = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let roots = folder.write("roots.pem", certificate.cert.pem());
+    let other = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let others = folder.write("others.pem", other.cert.pem());
+    let backend = Backend::start_tls(&certificate);
+
+    let server = Server::start(command(&folder, &[&backend.url()]).env("SSL_CERT_FILE", &roots));
+    let mut client = server.connect(KEY);
+    client.subscribe("room");
+    assert_eq!(backend.request().body["events"][0]["channel"], "room");
+    drop(client);
+    server.stop();
+
+    let folder = Folder::new();
+    let server = Server::start(command(&folder, &[&backend.url()]).env("SSL_CERT_FILE", &others));
+    let output = webhooks(&server, &["test"]).run();
+    output.exited(1);
+    assert!(output.stdout.contains("invalid peer certificate"), "{output}");
+}
+
+#[test]
+fn without_root_certificates_an_endpoint_over_tls_keeps_the_server_from_starting() {
+    let folder = Folder::new();
+    let empty = folder.write("empty.pem", "");
+    let output = command(&folder, &["https://127.0.0.1:1/hook"]).env("SSL_CERT_FILE", &empty).run();
+    output.exited(1);
+    assert!(output.stderr.contains("apps.webhooks.url: https:// needs the system's root certificates: "), "{output}");
+    // A plain one needs none.
+    Server::start(command(&folder, &["http://127.0.0.1:1/hook"]).env("SSL_CERT_FILE", &empty));
+}
+
+#[test]
+fn a_data_directory_belongs_to_one_server() {
+    let folder = Folder::new();
+    let server = serve(&folder, &["http://127.0.0.1:1/hook"]);
+    let output = command(&folder, &["http://127.0.0.1:1/hook"]).run();
+    output.exited(1);
+    let expected = format!("webhooks.data_dir: {}: is in use by another process", folder.path("data"));
+    assert!(output.stderr.contains(&expected), "{output}");
+    server.stop();
+    serve(&folder, &["http://127.0.0.1:1/hook"]);
 }
