@@ -65,6 +65,8 @@ impl HttpClient {
         };
         let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
         let mut builder = Client::builder(TokioExecutor::new());
+        // As most senders write them: not everybody on the other side looks for names in any case.
+        builder.http1_title_case_headers(true);
         builder.pool_timer(TokioTimer::new()).pool_idle_timeout(IDLE);
         Ok(Self(builder.build(connector)))
     }

@@ -118,6 +118,8 @@ struct Pile {
     dropped: HashMap<Address, usize>,
     /// The number of the next event.
     next_id: u64,
+    /// When the last event came about, in milliseconds since 1970.
+    last_ms: u64,
     closed: bool,
 }
 
@@ -237,8 +239,10 @@ impl Store {
         told: Option<(String, bool)>,
     ) {
         let mut pile = self.inbox.pile.lock();
+        // The system's clock may be set back.
+        pile.last_ms = pile.last_ms.max(unix_ms());
         for address in to {
-            let (id, time_ms) = (pile.next_id, unix_ms());
+            let (id, time_ms) = (pile.next_id, pile.last_ms);
             pile.next_id += 1;
             let event = Event { id, subject: Arc::clone(subject), time_ms, text: Arc::clone(text) };
             pile.push(Change::Keep(address.clone(), event));
