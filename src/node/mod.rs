@@ -43,7 +43,7 @@ pub struct Tenant {
     /// Its counters.
     pub metrics: AppMetrics,
     /// What its backend is told.
-    pub webhooks: AppWebhooks,
+    pub webhooks: Arc<AppWebhooks>,
     channels: Channels,
     users: Users,
 }
@@ -64,7 +64,7 @@ impl Node {
     pub fn new(apps: Vec<AppConfig>, webhooks: Webhooks, metrics: Metrics, max_connections: u64) -> Self {
         let tenants = apps.into_iter().map(|config| Tenant {
             metrics: metrics.app(&config.id),
-            webhooks: webhooks.app(&config, metrics.app(&config.id)),
+            webhooks: webhooks.app(&config.id),
             channels: Channels::new(&config),
             users: Users::new(config.offline_delay),
             app: App::new(config),

@@ -134,8 +134,7 @@ impl Server {
             Err(_) => warn!("stopped before the last connections had ended"),
         }
         // Only now has everything happened that backends want to hear of.
-        let apps = self.node.tenants().all().iter().map(|tenant| &tenant.webhooks);
-        self.node.webhooks().stop(apps, deliveries, LAST_WEBHOOKS).await;
+        self.node.webhooks().stop(deliveries, LAST_WEBHOOKS).await;
         admin_shutdown.request();
         // A scrape that is under way may end; nobody else is waited for.
         let _ = timeout(LAST_SCRAPE, admin_shutdown.finished()).await;

@@ -31,9 +31,10 @@ use tracing::{info, warn};
 
 use crate::config::{AppConfig, Config};
 use crate::http_client::HttpClient;
-use crate::metrics::{AppMetrics, Metrics};
+use crate::metrics::Metrics;
 
 use endpoint::Endpoint;
+use facts::Fact;
 use letter::{Address, DeadLetter};
 use queue::{Delivery, Event};
 use store::{Change, Found, Readers, Store};
@@ -46,12 +47,10 @@ pub use store::StoreError;
 /// The webhooks of all apps.
 #[derive(Debug)]
 pub struct Webhooks {
+    apps: HashMap<String, Arc<AppWebhooks>>,
     endpoints: Arc<Endpoints>,
     store: Arc<Store>,
     client: HttpClient,
-    restart_grace: Duration,
-    /// What the process before had told, by app id, until the app takes it over.
-    told: parking_lot::Mutex<HashMap<String, Vec<facts::Fact>>>,
 }
 
 /// Why webhooks cannot start.
@@ -105,10 +104,24 @@ impl Webhooks {
         let endpoints = Arc::new(Endpoints { all, by_address, metrics: metrics.clone() });
         let store = Arc::new(store);
         store.start(Arc::clone(&endpoints) as Arc<dyn Readers>, config.webhooks.max_dead);
-        let restart_grace = config.webhooks.restart_grace;
-        let webhooks = Self { endpoints, store, client, restart_grace, told: parking_lot::Mutex::default() };
-        webhooks.take_over(found);
+        let app = |config: &AppConfig| {
+            let of_app = |endpoint: &&Arc<Endpoint>| endpoint.address.app == config.id;
+            let own = endpoints.all.iter().filter(of_app).map(Arc::clone).collect();
+            let app = AppWebhooks::new(config, own, Arc::clone(&store), metrics.app(&config.id));
+            (config.id.clone(), Arc::new(app))
+        };
+        let apps = config.apps.iter().map(app).collect();
+        let webhooks = Self { apps, endpoints, store, client };
+        webhooks.take_over(found, Instant::now() + config.webhooks.restart_grace);
         Ok(webhooks)
+    }
+
+    /// The part of one of the configured apps.
+    ///
+    /// # Panics
+    /// There is no such app.
+    pub fn app(&self, id: &str) -> Arc<AppWebhooks> {
+        Arc::clone(&self.apps[id])
     }
 
     /// Starts to deliver.
@@ -125,11 +138,11 @@ impl Webhooks {
         Deliveries { tasks, closing }
     }
 
-    /// Delivers what has not been tried yet, for as long as `patience`, and closes the store. `apps` are all there are;
-    /// where nothing outlives the process, their backends hear that everything has ended.
-    pub async fn stop(&self, apps: impl Iterator<Item = &AppWebhooks>, mut deliveries: Deliveries, patience: Duration) {
+    /// Delivers what has not been tried yet, for as long as `patience`, and closes the store. Where nothing outlives the
+    /// process, backends hear that everything has ended.
+    pub async fn stop(&self, mut deliveries: Deliveries, patience: Duration) {
         if !self.store.is_durable() {
-            apps.for_each(AppWebhooks::end_all);
+            self.apps.values().for_each(|app| app.end_all());
         }
         let orderly = async {
             self.store.sync().await;
@@ -159,8 +172,9 @@ impl Webhooks {
         self.endpoints.all.iter().map(|endpoint| endpoint.queue.lock().len()).sum()
     }
 
-    /// Puts what the process before has left behind where it belongs.
-    fn take_over(&self, found: Found) {
+    /// Puts what the process before has left behind where it belongs. What it had told is over at `until`, unless it is
+    /// seen to be true before.
+    fn take_over(&self, found: Found, until: Instant) {
         let mut batch_of = HashMap::new();
         for batch in &found.batches {
             batch_of.extend(batch.ids.iter().map(|id| (*id, batch)));
@@ -199,24 +213,17 @@ impl Webhooks {
                 self.store.change(Change::Bury(letter));
             }
         }
-        let mut told = self.told.lock();
-        for entry in found.told {
-            let fact = entry.split_once(' ').and_then(|(app, fact)| Some((app, facts::Fact::parse(fact)?)));
-            match fact {
-                Some((app, fact)) => told.entry(app.to_owned()).or_default().push(fact),
-                None => self.store.change(Change::Tell(entry, false)),
+        let mut told: HashMap<&str, Vec<Fact>> = HashMap::new();
+        for entry in &found.told {
+            let fact = entry.split_once(' ').and_then(|(app, fact)| Some((app, Fact::parse(fact)?)));
+            match fact.filter(|(app, _)| self.apps.contains_key(*app)) {
+                Some((app, fact)) => told.entry(app).or_default().push(fact),
+                None => self.store.change(Change::Tell(entry.clone(), false)),
             }
         }
-    }
-
-    /// The part of one app, which takes over what its backend was told by the process before.
-    pub fn app(&self, config: &AppConfig, metrics: AppMetrics) -> AppWebhooks {
-        let of_app = |endpoint: &&Arc<Endpoint>| endpoint.address.app == config.id;
-        let endpoints = self.endpoints.all.iter().filter(of_app).map(Arc::clone).collect();
-        let app = AppWebhooks::new(config, endpoints, Arc::clone(&self.store), metrics);
-        let told = self.told.lock().remove(&config.id).unwrap_or_default();
-        app.inherit(told, Instant::now() + self.restart_grace);
-        app
+        for (app, facts) in told {
+            self.apps[app].inherit(facts, until);
+        }
     }
 }
 
