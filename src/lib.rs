@@ -9,8 +9,9 @@
 //! 4  session   session                                       one client's conversation
 //! 3  node      node                                          every action, written once
 //! 2  state     channels                                      what is true here
-//! 1  ground    shutdown · socket · response · http_client ·   small tools without opinions
-//!              rate_limit · metrics · outbox · apps · auth
+//! 1  ground    shutdown · socket · request_body · response ·  small tools without opinions
+//!              http_client · rate_limit · metrics · outbox ·
+//!              apps · auth
 //! 0  words     protocol · config                             plain data: no sockets, no tasks, no clock
 //! ```
 //!
@@ -45,6 +46,7 @@ pub mod node;
 pub mod outbox;
 pub mod protocol;
 pub mod rate_limit;
+pub mod request_body;
 pub mod response;
 pub mod server;
 pub mod session;
