@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::Config;
-use crate::config::{AppConfig, LogConfig, Sources};
+use crate::config::{AppConfig, LogConfig, Secret, Sources};
 
 use super::logging::{self, LogArgs};
 use super::serve::serve;
@@ -16,6 +16,8 @@ pub(super) const APP_ID: &str = "1001";
 pub(super) const APP_KEY: &str = "app-key";
 /// Its secret: in every copy of the documentation, and so only good for this machine.
 pub(super) const APP_SECRET: &str = "app-secret";
+/// What its encrypted channels are made of: no more secret than the secret.
+const MASTER_KEY: &str = "ZmFuZmFyZSBkZXY6IGV2ZXJ5Ym9keSBoYXMgdGhpcy4=";
 /// Where it listens, which the tools use unless told otherwise.
 pub(super) const PUBLIC: &str = "127.0.0.1:6001";
 
@@ -48,14 +50,24 @@ impl Args {
     }
 }
 
-/// One app with everything that can be switched on.
+/// One app on these addresses.
 fn config(public: SocketAddr, admin: SocketAddr, log: LogConfig) -> Config {
     let mut config = Config { log, ..Config::default() };
     config.server.listen = public;
     config.admin.listen = admin;
-    let app = AppConfig::new(APP_ID, APP_KEY, APP_SECRET);
-    config.apps = vec![AppConfig { client_events: true, subscription_counts: true, debug: true, ..app }];
+    config.apps = vec![app()];
     config
+}
+
+/// The app, with everything that can be switched on.
+pub(super) fn app() -> AppConfig {
+    AppConfig {
+        client_events: true,
+        subscription_counts: true,
+        debug: true,
+        encryption_master_key: Some(Secret::new(MASTER_KEY)),
+        ..AppConfig::new(APP_ID, APP_KEY, APP_SECRET)
+    }
 }
 
 /// The credentials are public, so the server must not be.

@@ -1,5 +1,8 @@
 //! `fanfare serve`: where its settings come from, and which of them wins.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
 use crate::support::{APP, Client, Folder, LISTENERS, Server, fanfare};
 
 /// The settings of a whole server, as an environment has them.
@@ -132,13 +135,20 @@ fn a_port_that_is_taken_is_named_with_its_setting() {
     }
 }
 
+/// DER as PEM.
+fn pem(label: &str, der: &[u8]) -> String {
+    let text = STANDARD.encode(der);
+    let lines: Vec<_> = text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap()).collect();
+    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
+}
+
 #[test]
 fn a_certificate_that_cannot_be_used_is_named_with_its_setting_by_serve_and_check() {
     let folder = Folder::new();
     let [(certificate, key), (_, other_key)] = ["one", "other"].map(|name| {
         let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
-        let certificate = folder.write(&format!("{name}.crt"), made.cert.pem());
-        (certificate, folder.write(&format!("{name}.key"), made.signing_key.serialize_pem()))
+        let certificate = folder.write(&format!("{name}.crt"), pem("CERTIFICATE", made.cert.der()));
+        (certificate, folder.write(&format!("{name}.key"), pem("PRIVATE KEY", &made.signing_key.serialize_der())))
     });
     let no_pem = folder.write("no.pem", "not PEM\n");
     for (certificate, key, expected) in [

@@ -3,6 +3,7 @@
 mod api;
 mod client;
 mod message;
+mod pem;
 mod server;
 pub mod sign;
 mod wire;
@@ -12,6 +13,7 @@ use std::time::Duration;
 pub use api::{Api, Call, Encoding, Http, Response};
 pub use client::Client;
 pub use message::Message;
+pub use pem::pem;
 pub use server::TestServer;
 pub use wire::{Item, Opcode, Wire, head, masked, unmasked};
 
