@@ -5,10 +5,10 @@
 //!
 //! ```text
 //! 6  process   server · cli · main                           who starts what, and in which order it stops
-//! 5  edges     websocket · api · admin                       bytes in, bytes out
+//! 5  edges     websocket · api · auth_endpoint · admin       bytes in, bytes out
 //! 4  session   session                                       one client's conversation
 //! 3  node      node                                          every action, written once
-//! 2  state     channels                                      what is true here
+//! 2  state     channels · authorizers                        what is true here, and who may do what
 //! 1  ground    shutdown · socket · request_body · response ·  small tools without opinions
 //!              http_client · rate_limit · metrics · outbox ·
 //!              apps · auth
@@ -37,6 +37,8 @@ pub mod admin;
 pub mod api;
 pub mod apps;
 pub mod auth;
+pub mod auth_endpoint;
+pub mod authorizers;
 pub mod channels;
 pub mod cli;
 pub mod config;

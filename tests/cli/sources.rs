@@ -181,3 +181,19 @@ fn a_failure_to_start_is_told_in_the_format_of_the_log_and_told_even_without_a_l
     let output = serve("off");
     assert!(output.failed(1).starts_with(&format!("fanfare: server.listen: cannot listen on {taken}")), "{output}");
 }
+
+#[test]
+fn a_machine_without_root_certificates_is_told_which_setting_needs_them() {
+    let folder = Folder::new();
+    let jwt = "auth.jwt = { algorithms = [\"EdDSA\"], jwks_url = \"https://issuer.example/keys\" }\n";
+    let forward = "auth.forward = { url = \"https://app.example/auth\" }\n";
+    for (settings, key) in [(jwt, "jwt.jwks_url"), (forward, "forward.url")] {
+        let file = folder.write("fanfare.toml", format!("{LISTENERS}{APP}{settings}"));
+        let nowhere = [("SSL_CERT_FILE", "/nowhere"), ("SSL_CERT_DIR", "/nowhere")];
+        for command in ["serve", "check"] {
+            let output = fanfare(&[command, "--config", &file]).envs(&nowhere).run();
+            let expected = format!("apps.0.auth.{key}: no root certificates for https:// on this machine: ");
+            assert!(output.failed(1).contains(&expected), "{output}");
+        }
+    }
+}
