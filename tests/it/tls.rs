@@ -12,7 +12,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-use crate::support::{Api, Call, Http, TestServer, Wire, within};
+use crate::support::{Api, Call, Http, TestServer, Wire, pem, within};
 
 struct Secured {
     server: TestServer,
@@ -39,8 +39,8 @@ impl Secured {
         let files = TempDir(std::env::temp_dir().join(format!("fanfare-{}-{name}", std::process::id())));
         std::fs::create_dir_all(&files.0).unwrap();
         let (certificate, private_key) = (files.0.join("cert.pem"), files.0.join("key.pem"));
-        std::fs::write(&certificate, cert.pem()).unwrap();
-        std::fs::write(&private_key, signing_key.serialize_pem()).unwrap();
+        std::fs::write(&certificate, pem("CERTIFICATE", cert.der())).unwrap();
+        std::fs::write(&private_key, pem("PRIVATE KEY", &signing_key.serialize_der())).unwrap();
         let server = TestServer::with(|config| {
             config.server.tls = Some(TlsConfig { certificate, private_key });
             config.apps[0].require_tls = true;

@@ -19,7 +19,7 @@ export const binary = path.resolve(root, process.env.FANFARE_BIN ?? "target/debu
 export const APP = { id: "1001", key: "clients-key", secret: "clients-secret" };
 
 /** 32 bytes that only the backend and its subscribers know. */
-const MASTER_KEY = Buffer.from("the server never sees these bits").toString("base64");
+export const MASTER_KEY = Buffer.from("the server never sees these bits").toString("base64");
 
 const launched = [];
 
@@ -51,11 +51,11 @@ export class Server {
   #args;
   #child;
 
-  /** `app` holds keys of `[[apps]]`, `settings` those of `[server]`. */
+  /** `app` holds keys and tables of `[[apps]]`, `settings` those of `[server]`. */
   static async start({ app = {}, settings = {} } = {}) {
     const server = new Server();
     const file = path.join(temporary("fanfare-clients-"), "fanfare.toml");
-    fs.writeFileSync(file, toml({ ...APP, ...app }, settings));
+    fs.writeFileSync(file, configuration({ ...APP, ...app }, settings));
     server.#args = ["serve", "--config", file, "--log-format", "json"];
     await server.#launch("127.0.0.1:0");
     return server;
@@ -126,17 +126,27 @@ function withoutSettings(environment) {
   return Object.fromEntries(Object.entries(environment).filter(([name]) => !name.startsWith("FANFARE_")));
 }
 
-/** A JSON string, number or boolean is a TOML one, too. */
-function toml(app, settings) {
-  const lines = (table) => Object.entries(table).map(([key, value]) => `${key} = ${JSON.stringify(value)}`);
-  return [
-    "[server]",
-    // Long enough to close a handful of clients one after the other.
-    ...lines({ drain_period: "2s", ...settings }),
-    "[admin]",
-    'listen = "127.0.0.1:0"',
-    "[[apps]]",
-    ...lines(app),
-    "",
-  ].join("\n");
+/** A whole configuration. */
+function configuration(app, settings) {
+  // Long enough to close a handful of clients one after the other.
+  const server = { drain_period: "2s", ...settings };
+  return toml({ server, admin: { listen: "127.0.0.1:0" }, apps: [app] });
+}
+
+/**
+ * A table as TOML: its own values, then the tables and the lists of tables in it. Every other JSON value is a TOML one,
+ * too.
+ */
+function toml(table, path = []) {
+  const isTable = (value) => typeof value === "object" && !Array.isArray(value);
+  const isTables = (value) => Array.isArray(value) && value.length > 0 && value.every(isTable);
+  const values = [];
+  const below = [];
+  for (const [key, value] of Object.entries(table)) {
+    const name = [...path, key];
+    if (isTable(value)) below.push(`[${name.join(".")}]`, toml(value, name));
+    else if (isTables(value)) for (const item of value) below.push(`[[${name.join(".")}]]`, toml(item, name));
+    else values.push(`${key} = ${JSON.stringify(value)}`);
+  }
+  return [...values, ...below].join("\n");
 }

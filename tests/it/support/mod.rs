@@ -1,18 +1,26 @@
 //! What the tests are written with: a server, a Pusher client, a client of the HTTP API, and signatures.
 
 mod api;
+mod ask;
 mod client;
+pub mod jwt;
 mod message;
+mod pem;
+mod rsa_key;
 mod server;
 pub mod sign;
+mod web;
 mod wire;
 
 use std::time::Duration;
 
 pub use api::{Api, Call, Encoding, Http, Response};
+pub use ask::Ask;
 pub use client::Client;
 pub use message::Message;
+pub use pem::pem;
 pub use server::TestServer;
+pub use web::{Reply, Web};
 pub use wire::{Item, Opcode, Wire, head, masked, unmasked};
 
 /// How long a test waits for something that should arrive before it fails.
