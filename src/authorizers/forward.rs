@@ -168,7 +168,8 @@ impl Backend {
     }
 }
 
-/// Yes is a 200 with a JSON object, and only that: a page that some router shows for every path is no permission.
+/// Yes is a 200 with nothing or with a JSON object, and only that: a page that some router shows for every path is no
+/// permission.
 fn verdict(answer: &Answer, signs_in: bool) -> Verdict {
     match answer.status {
         StatusCode::OK => {}
@@ -178,9 +179,12 @@ fn verdict(answer: &Answer, signs_in: bool) -> Verdict {
     if answer.truncated {
         return Verdict::Undecided(format!("its answer is longer than {MAX_ANSWER} bytes, or did not arrive in time"));
     }
+    if answer.body.trim_ascii().is_empty() {
+        return Verdict::Allowed(None);
+    }
     match json::object::<Map<String, Value>>(std::str::from_utf8(&answer.body).unwrap_or_default()) {
         Ok(members) => Verdict::Allowed(data(members, signs_in).map(Arc::from)),
-        Err(_) => Verdict::Undecided("it answered 200 without a JSON object".to_owned()),
+        Err(_) => Verdict::Undecided("it answered 200 with something else than a JSON object".to_owned()),
     }
 }
 
