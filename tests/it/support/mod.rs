@@ -1,18 +1,23 @@
-//! What the tests are written with: a server, a Pusher client, a client of the HTTP API, and signatures.
+//! What the tests are written with: a server, a Pusher client, a client of the HTTP API, a
+//! backend that receives webhooks, and signatures.
 
 mod api;
+mod backend;
 mod client;
 mod message;
 mod server;
 pub mod sign;
+mod temp_dir;
 mod wire;
 
 use std::time::Duration;
 
 pub use api::{Api, Call, Encoding, Http, Response};
+pub use backend::{Backend, Reply, Webhook};
 pub use client::Client;
 pub use message::Message;
 pub use server::TestServer;
+pub use temp_dir::TempDir;
 pub use wire::{Item, Opcode, Wire, head, masked, unmasked};
 
 /// How long a test waits for something that should arrive before it fails.
