@@ -34,6 +34,17 @@ async fn a_request_says_who_sends_it_and_carries_the_configured_headers() {
 }
 
 #[tokio::test]
+async fn the_user_agent_can_be_another() {
+    let mut backend = Backend::start().await;
+    let server = TestServer::with_webhooks(&backend, |config| {
+        config.apps[0].webhooks[0].headers.insert("User-Agent".to_owned(), Secret::new("mine"));
+    })
+    .await;
+    server.connect().await.subscribe("room").await;
+    assert_eq!(backend.expect(occupied("room")).await.header("User-Agent"), Some("mine"));
+}
+
+#[tokio::test]
 async fn the_oldest_key_signs() {
     let mut backend = Backend::start().await;
     let server = TestServer::with_webhooks(&backend, |config| {
