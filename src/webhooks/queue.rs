@@ -41,6 +41,7 @@ pub(super) struct Delivery {
     pub(super) time_ms: u64,
     pub(super) attempts: Vec<Attempt>,
     pub(super) attempt_count: u32,
+    /// The period of retries after it was made; or after this process found it, as one that was away could not try.
     give_up: Instant,
 }
 
@@ -160,11 +161,11 @@ impl Queue {
         let again = further_attempt.filter(|(at, _)| *at <= now);
         if begin && !(again.is_some() && self.began_last) {
             self.began_last = true;
-            let events = self.take_batch();
+            let (events, since) = self.take_batch();
             let (id, is_new_batch) = (events[0].id, events.len() > 1);
             // An event of its own was made when it came about; a batch is made now.
-            let time_ms = if is_new_batch { time_ms } else { events[0].time_ms };
-            self.open(events, time_ms, now);
+            let (time_ms, since) = if is_new_batch { (time_ms, now) } else { (events[0].time_ms, since) };
+            self.open(events, time_ms, since);
             return Next::Send { id, is_new_batch };
         }
         if let Some(entry) = again {
@@ -247,13 +248,15 @@ impl Queue {
         Some(if full { oldest.since } else { oldest.since + self.rules.batch_wait })
     }
 
-    /// The oldest events that nothing holds back.
-    fn take_batch(&mut self) -> Vec<Event> {
+    /// The oldest events that nothing holds back, and since when the last of them has waited.
+    fn take_batch(&mut self) -> (Vec<Event>, Instant) {
         let mut events: Vec<Event> = Vec::new();
+        let mut last = None;
         while events.len() < self.rules.batch_size {
             let Some((_, subject)) = self.ready.pop_first() else { break };
             let of_subject = self.waiting.get_mut(&subject).expect("a ready subject has events");
-            let first = of_subject.pop_front().expect("a ready subject has events").event;
+            let Waiting { event: first, since } = of_subject.pop_front().expect("a ready subject has events");
+            last = Some(since);
             self.ready_events -= 1;
             self.order.remove(&first.id);
             match of_subject.front() {
@@ -262,10 +265,10 @@ impl Queue {
             }
             events.push(first);
         }
-        events
+        (events, last.expect("an event is due"))
     }
 
-    fn open(&mut self, events: Vec<Event>, time_ms: u64, now: Instant) {
+    fn open(&mut self, events: Vec<Event>, time_ms: u64, since: Instant) {
         for event in &events {
             let holders = self.held.entry(Arc::clone(&event.subject)).or_default();
             *holders += 1;
@@ -274,7 +277,7 @@ impl Queue {
                 self.ready_events -= of_subject.len();
             }
         }
-        let give_up = now + self.rules.retry_period;
+        let give_up = since + self.rules.retry_period;
         let delivery = Delivery { time_ms, attempts: Vec::new(), attempt_count: 0, give_up, events };
         self.deliveries.insert(delivery.events[0].id, delivery);
     }
@@ -411,7 +414,7 @@ mod tests {
     fn a_failure_is_tried_again_until_its_time_is_over() {
         let (mut queue, now) = (queue(|rules| rules.retry_period = 10 * SECOND), Instant::now());
         queue.push(event(1, "a"), now);
-        let mut at = now + SECOND;
+        let mut at = now;
         let mut pauses = Vec::new();
         let dead = loop {
             assert_eq!(sent(&mut queue, at), [[1]]);
@@ -429,6 +432,23 @@ mod tests {
         assert_eq!(pauses, [1, 2, 4, 3]);
         assert_eq!((dead.attempt_count, dead.attempts.len()), (5, 5));
         assert_eq!((queue.len(), queue.bytes()), (0, 0));
+    }
+
+    #[test]
+    fn an_event_that_had_to_wait_for_its_turn_has_less_time() {
+        let (mut queue, now) = (queue(|rules| rules.retry_period = 10 * SECOND), Instant::now());
+        queue.push(event(1, "a"), now);
+        queue.push(event(2, "a"), now + 5 * SECOND);
+        queue.push(event(3, "a"), now + 5 * SECOND);
+        assert_eq!(sent(&mut queue, now + SECOND), [[1]]);
+        assert!(matches!(fail(&mut queue, 1, now + 10 * SECOND), Some(Verdict::Dead(_))));
+        assert_eq!(sent(&mut queue, now + 11 * SECOND), [[2]]);
+        assert!(matches!(fail(&mut queue, 2, now + 11 * SECOND), Some(Verdict::Again(_))));
+        assert_eq!(sent(&mut queue, now + 15 * SECOND), [[2]]);
+        assert!(matches!(fail(&mut queue, 2, now + 15 * SECOND), Some(Verdict::Dead(_))));
+        // Its time is over, and yet it gets its chance.
+        assert_eq!(sent(&mut queue, now + 16 * SECOND), [[3]]);
+        assert!(matches!(fail(&mut queue, 3, now + 16 * SECOND), Some(Verdict::Dead(_))));
     }
 
     #[test]

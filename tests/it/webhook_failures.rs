@@ -148,6 +148,27 @@ async fn what_never_succeeds_becomes_a_dead_letter_and_the_next_event_of_its_cha
 }
 
 #[tokio::test]
+async fn the_time_for_retries_counts_from_when_an_event_came_about() {
+    let mut backend = Backend::start().await;
+    backend.answer(Reply::Status(500));
+    let server = TestServer::with_webhooks(&backend, |config| {
+        config.webhooks.retry_period = Duration::from_secs(1);
+        config.apps[0].webhook_delay = Duration::ZERO;
+    })
+    .await;
+    let mut client = server.connect().await;
+    for _ in 0..5 {
+        client.subscribe("room").await;
+        client.leave("room").await;
+    }
+    // One after the other they would take ten seconds; all of them have had their time after one.
+    server.expect_metric("fanfare_webhooks_dead_total", 10).await;
+    for _ in 0..10 {
+        backend.next().await;
+    }
+}
+
+#[tokio::test]
 async fn whatever_is_not_2xx_is_a_failure() {
     let mut other = Backend::start().await;
     let redirect = |status: u16| {
