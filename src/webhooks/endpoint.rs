@@ -111,14 +111,15 @@ impl Endpoint {
         self.events.contains(&kind) && channel.is_none_or(wanted)
     }
 
-    /// Adds an event that is kept. Returns the numbers of those that had to go for it.
-    pub(super) fn push(&self, event: Event) -> Vec<u64> {
+    /// Adds an event that is kept. Returns the numbers of those that had to go for it; together what was one delivery.
+    pub(super) fn push(&self, event: Event) -> Vec<Vec<u64>> {
         let dropped = self.queue.lock().push(event, Instant::now());
         self.changed.notify_one();
-        if !dropped.is_empty() {
-            self.lost(dropped.len(), "webhooks.max_pending");
+        let events: usize = dropped.iter().map(Vec::len).sum();
+        if events > 0 {
+            self.lost(events, "webhooks.max_pending");
         }
-        dropped.into_iter().map(|event| event.id).collect()
+        dropped.into_iter().map(|events| events.iter().map(|event| event.id).collect()).collect()
     }
 
     /// Adds a delivery that was made before.

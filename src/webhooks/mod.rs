@@ -193,7 +193,7 @@ impl Webhooks {
                 }
                 None => {
                     let dropped = endpoint.push(event);
-                    dropped.into_iter().for_each(|id| self.store.change(Change::Forget(vec![id])));
+                    dropped.into_iter().for_each(|ids| self.store.change(Change::Forget(ids)));
                 }
             }
         }
@@ -228,7 +228,7 @@ impl Webhooks {
 }
 
 impl Readers for Endpoints {
-    fn kept(&self, to: &Address, event: Event) -> Vec<u64> {
+    fn kept(&self, to: &Address, event: Event) -> Vec<Vec<u64>> {
         self.by_address.get(to).map(|endpoint| endpoint.push(event)).unwrap_or_default()
     }
 

@@ -97,8 +97,10 @@ pub(super) struct Queue {
     /// Events of those subjects.
     ready_events: usize,
     deliveries: BTreeMap<u64, Delivery>,
-    /// Deliveries that wait for their next attempt.
+    /// Deliveries that wait for their next attempt, by its time.
     due: BTreeSet<(Instant, u64)>,
+    /// The same, by their number.
+    resting: BTreeMap<u64, Instant>,
     /// How many deliveries each subject is in.
     held: HashMap<Arc<str>, usize>,
     bytes: usize,
@@ -123,6 +125,7 @@ impl Queue {
             ready_events: 0,
             deliveries: BTreeMap::new(),
             due: BTreeSet::new(),
+            resting: BTreeMap::new(),
             held: HashMap::new(),
             bytes: 0,
             failures_in_a_row: 0,
@@ -130,8 +133,8 @@ impl Queue {
         }
     }
 
-    /// Adds an event. Returns those that had to go for it, the oldest ones.
-    pub(super) fn push(&mut self, event: Event, now: Instant) -> Vec<Event> {
+    /// Adds an event. Returns those that had to go for it, the oldest ones; together what was one delivery.
+    pub(super) fn push(&mut self, event: Event, now: Instant) -> Vec<Vec<Event>> {
         self.bytes += size(&event);
         self.order.insert(event.id, Arc::clone(&event.subject));
         let subject = Arc::clone(&event.subject);
@@ -148,8 +151,8 @@ impl Queue {
     /// Adds a delivery that was made before: by a process before this one, or one that was given up.
     pub(super) fn restore(&mut self, events: Vec<Event>, time_ms: u64, now: Instant) {
         self.bytes += events.iter().map(size).sum::<usize>();
-        if let Some(first) = events.first() {
-            self.due.insert((now, first.id));
+        if let Some(id) = events.first().map(|event| event.id) {
+            self.rest(id, now);
             self.open(events, time_ms, now);
         }
     }
@@ -170,7 +173,7 @@ impl Queue {
         }
         if let Some(entry) = again {
             self.began_last = false;
-            self.due.remove(&entry);
+            self.wake(entry.1);
             return Next::Send { id: entry.1, is_new_batch: false };
         }
         match first_attempt.into_iter().chain(further_attempt.map(|(at, _)| at)).min() {
@@ -190,8 +193,9 @@ impl Queue {
         let delivery = self.deliveries.get_mut(&id)?;
         delivery.attempt_count += 1;
         if delivery.attempts.len() == REMEMBERED {
-            delivery.attempts.remove(REMEMBERED / 2);
+            self.bytes -= attempt_size(&delivery.attempts.remove(REMEMBERED / 2));
         }
+        self.bytes += attempt_size(&attempt);
         delivery.attempts.push(attempt);
         if success {
             if std::mem::take(&mut self.failures_in_a_row) >= OUTAGE {
@@ -204,7 +208,7 @@ impl Queue {
             return self.close(id).map(Verdict::Dead);
         }
         let pause = backoff(delivery.attempt_count, jitter).min(delivery.give_up - now);
-        self.due.insert((now + pause, id));
+        self.rest(id, now + pause);
         Some(Verdict::Again(pause))
     }
 
@@ -213,7 +217,7 @@ impl Queue {
         self.order.len() + self.deliveries.values().map(|delivery| delivery.events.len()).sum::<usize>()
     }
 
-    /// Bytes they take.
+    /// Bytes they take, and what is remembered of their attempts.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -226,8 +230,7 @@ impl Queue {
     /// Deliveries that were begun and are not finished, in order, with the time of their next attempt; those without
     /// one are being sent.
     pub(super) fn deliveries(&self) -> impl Iterator<Item = (&Delivery, Option<Instant>)> {
-        let due: HashMap<u64, Instant> = self.due.iter().map(|(due, id)| (*id, *due)).collect();
-        self.deliveries.iter().map(move |(id, delivery)| (delivery, due.get(id).copied()))
+        self.deliveries.iter().map(|(id, delivery)| (delivery, self.resting.get(id).copied()))
     }
 
     /// From now on no event waits for others.
@@ -237,7 +240,21 @@ impl Queue {
 
     /// Everybody's next attempt is now: the endpoint is back.
     fn hurry(&mut self, now: Instant) {
-        self.due = self.due.iter().map(|(due, id)| ((*due).min(now), *id)).collect();
+        self.resting.values_mut().for_each(|due| *due = (*due).min(now));
+        self.due = self.resting.iter().map(|(id, due)| (*due, *id)).collect();
+    }
+
+    /// A delivery waits for its next attempt.
+    fn rest(&mut self, id: u64, due: Instant) {
+        self.resting.insert(id, due);
+        self.due.insert((due, id));
+    }
+
+    /// It waits no longer.
+    fn wake(&mut self, id: u64) {
+        if let Some(due) = self.resting.remove(&id) {
+            self.due.remove(&(due, id));
+        }
     }
 
     /// When the next first attempt may be made.
@@ -284,6 +301,7 @@ impl Queue {
 
     fn close(&mut self, id: u64) -> Option<Delivery> {
         let delivery = self.deliveries.remove(&id)?;
+        self.bytes -= delivery.attempts.iter().map(attempt_size).sum::<usize>();
         for event in &delivery.events {
             self.bytes -= size(event);
             let holders = self.held.get_mut(&event.subject).expect("the delivery holds its subjects");
@@ -300,11 +318,23 @@ impl Queue {
         Some(delivery)
     }
 
-    /// Drops the oldest event if too many bytes wait. One that is in a delivery stays: the endpoint may have it already.
-    fn drop_oldest(&mut self) -> Option<Event> {
+    /// Drops the oldest that waits, be it for its first attempt or for another one, if all together is too much. What is
+    /// being sent stays: the endpoint may have it already.
+    fn drop_oldest(&mut self) -> Option<Vec<Event>> {
         if self.bytes <= self.rules.max_bytes {
             return None;
         }
+        let untried = self.order.first_key_value().map(|(id, _)| *id);
+        match self.resting.first_key_value().map(|(id, _)| *id) {
+            Some(tried) if untried.is_none_or(|untried| tried < untried) => {
+                self.wake(tried);
+                self.close(tried).map(|delivery| delivery.events)
+            }
+            _ => self.drop_untried().map(|event| vec![event]),
+        }
+    }
+
+    fn drop_untried(&mut self) -> Option<Event> {
         let (_, subject) = self.order.pop_first()?;
         let of_subject = self.waiting.get_mut(&subject).expect("a subject with an event in order has it");
         let event = of_subject.pop_front().expect("a subject with an event in order has it").event;
@@ -325,6 +355,10 @@ impl Queue {
 
 fn size(event: &Event) -> usize {
     event.text.len() + event.subject.len() + OVERHEAD
+}
+
+fn attempt_size(attempt: &Attempt) -> usize {
+    size_of::<Attempt>() + attempt.answer.len() + attempt.error.as_ref().map_or(0, String::len)
 }
 
 /// 1, 2, 4, 8, … seconds up to a minute, a quarter more or less so that what failed together is not tried together.
@@ -486,22 +520,72 @@ mod tests {
         assert!(sent(&mut queue, later).is_empty());
     }
 
+    fn room_for(events: usize) -> impl FnOnce(&mut Rules) {
+        move |rules| {
+            rules.batch_wait = Duration::ZERO;
+            rules.max_bytes = events * size(&event(1, "a"));
+        }
+    }
+
     #[test]
     fn at_the_bound_the_oldest_that_waits_is_dropped() {
-        let room_for = |events: usize| move |rules: &mut Rules| rules.max_bytes = events * size(&event(1, "a"));
         let (mut queue, now) = (queue(room_for(3)), Instant::now());
         queue.push(event(1, "a"), now);
-        assert_eq!(sent(&mut queue, now + SECOND), [[1]]);
+        assert_eq!(sent(&mut queue, now), [[1]]);
         for (id, subject) in [(2, "a"), (3, "b")] {
             assert!(queue.push(event(id, subject), now).is_empty());
         }
         // Number 1 is on its way.
-        assert_eq!(queue.push(event(4, "b"), now), [event(2, "a")]);
-        assert_eq!(queue.push(event(5, "b"), now), [event(3, "b")]);
-        assert_eq!(sent(&mut queue, now + SECOND), [[4]]);
+        assert_eq!(queue.push(event(4, "b"), now), [[event(2, "a")]]);
+        assert_eq!(queue.push(event(5, "b"), now), [[event(3, "b")]]);
+        assert_eq!(sent(&mut queue, now), [[4]]);
         succeed(&mut queue, 4, now);
-        assert_eq!(sent(&mut queue, now + SECOND), [[5]]);
+        assert_eq!(sent(&mut queue, now), [[5]]);
         assert_eq!(queue.len(), 2);
+    }
+
+    #[test]
+    fn at_the_bound_what_waits_for_another_attempt_is_older_than_what_comes_now() {
+        let two = |rules: &mut Rules| {
+            room_for(5)(rules);
+            rules.batch_size = 2;
+        };
+        let (mut queue, now) = (queue(two), Instant::now());
+        for (id, subject) in [(1, "a"), (2, "b"), (3, "c"), (4, "a")] {
+            queue.push(event(id, subject), now);
+        }
+        assert_eq!(sent(&mut queue, now), [vec![1, 2], vec![3]]);
+        fail(&mut queue, 1, now);
+        // Its attempt takes some room, too.
+        assert_eq!(queue.push(event(5, "d"), now), [[event(1, "a"), event(2, "b")]]);
+        fail(&mut queue, 3, now);
+        // Nothing holds number 4 back any more, and nobody tries the dropped ones again.
+        assert_eq!(sent(&mut queue, now + SECOND), [vec![3], vec![4, 5]]);
+        for id in [3, 4] {
+            succeed(&mut queue, id, now + SECOND);
+        }
+        assert_eq!((queue.len(), queue.bytes()), (0, 0));
+        assert!(matches!(queue.next(now + 9 * SECOND, 0), Next::Idle));
+    }
+
+    #[test]
+    fn what_is_remembered_of_attempts_counts() {
+        let (mut queue, now) = (queue(|rules| rules.retry_period = 24 * 60 * 60 * SECOND), Instant::now());
+        queue.push(event(1, "a"), now);
+        let mut at = now;
+        for attempts in 1..100 {
+            assert_eq!(sent(&mut queue, at), [[1]]);
+            let attempt = Attempt { answer: "x".repeat(attempts), ..Attempt::answered(500) };
+            queue.finish(1, attempt, at, 0.5);
+            let delivery = queue.delivery(1).unwrap();
+            let remembered = delivery.attempts.iter().map(attempt_size).sum::<usize>();
+            assert_eq!(queue.bytes(), size(&event(1, "a")) + remembered);
+            assert!(delivery.attempts.len() <= REMEMBERED);
+            at += 60 * SECOND;
+        }
+        assert_eq!(sent(&mut queue, at), [[1]]);
+        succeed(&mut queue, 1, at);
+        assert_eq!(queue.bytes(), 0);
     }
 
     #[test]

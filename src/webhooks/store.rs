@@ -66,8 +66,8 @@ from_redb!(DatabaseError, TransactionError, TableError, StorageError, CommitErro
 
 /// What the writer tells the rest of the house.
 pub(super) trait Readers: Send + Sync + 'static {
-    /// An event is kept, and may be delivered. Answers with the numbers of those that had to go for it.
-    fn kept(&self, to: &Address, event: Event) -> Vec<u64>;
+    /// An event is kept, and may be delivered. Answers with the numbers of those that had to go for it, by delivery.
+    fn kept(&self, to: &Address, event: Event) -> Vec<Vec<u64>>;
     /// A dead letter is to be delivered after all.
     fn revived(&self, to: &Address, time_ms: u64, events: Vec<Event>);
     /// An event or a dead letter had to go: there is no room for it.
@@ -419,8 +419,8 @@ impl Writer {
         for change in changes {
             match change {
                 Change::Keep(to, event) => {
-                    for id in self.readers.kept(&to, event) {
-                        self.inbox.pile.lock().push(Change::Forget(vec![id]));
+                    for ids in self.readers.kept(&to, event) {
+                        self.inbox.pile.lock().push(Change::Forget(ids));
                     }
                 }
                 Change::Batch(_, _, done) | Change::Sync(done) => drop(done.send(())),

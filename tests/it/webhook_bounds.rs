@@ -1,5 +1,6 @@
 //! What webhooks may take, what an operator sees of them, and what keeps them from starting.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -10,6 +11,50 @@ use crate::support::{Backend, DEADLINE, Reply, TempDir, TestServer};
 
 fn occupied(channel: &str) -> Value {
     json!({ "name": "channel_occupied", "channel": channel })
+}
+
+#[tokio::test]
+async fn at_the_bound_the_oldest_events_go_and_are_counted() {
+    const EVENTS: usize = 600;
+    let mut backend = Backend::start().await;
+    backend.answer(Reply::Status(500));
+    let server = TestServer::with_webhooks(&backend, |config| {
+        config.webhooks.concurrency = 8;
+        config.webhooks.max_pending = 64 * 1024;
+    })
+    .await;
+    let mut client = server.connect().await;
+    // All of them have been tried when the bound is reached: those that wait for another try are old, too.
+    for n in 0..EVENTS {
+        client.subscribe(&format!("room-{n}")).await;
+        if n < EVENTS / 2 {
+            while backend.next().await.channel() != format!("room-{n}") {}
+        }
+    }
+    server.expect_metric("fanfare_webhook_events_total", u32::try_from(EVENTS).unwrap()).await;
+    backend.answer(Reply::Status(200));
+    client.subscribe("marker").await;
+    let mut arrived = HashSet::new();
+    let mut pending = server.metric("fanfare_webhook_events_pending").await;
+    while pending > 0.0 {
+        arrived.insert(backend.next().await.channel().to_owned());
+        pending = server.metric("fanfare_webhook_events_pending").await;
+    }
+    let delivered = server.metric("fanfare_webhooks_delivered_total").await;
+    let dropped = server.metric("fanfare_webhook_events_dropped_total").await;
+    assert!((delivered + dropped - (EVENTS + 1) as f64).abs() < f64::EPSILON, "{delivered} and {dropped}");
+    assert!((150.0..300.0).contains(&delivered), "{delivered} events of about 260 bytes in 64 KiB");
+    server.connect().await.subscribe("last").await;
+    loop {
+        let webhook = backend.next().await;
+        if *webhook.event() == occupied("last") {
+            break;
+        }
+        arrived.insert(webhook.channel().to_owned());
+    }
+    for n in EVENTS - 150..EVENTS {
+        assert!(arrived.contains(&format!("room-{n}")), "room-{n} is lost, and not the oldest");
+    }
 }
 
 #[tokio::test]
