@@ -56,7 +56,8 @@ impl Delivery {
 /// What to do now.
 #[derive(Debug)]
 pub(super) enum Next {
-    /// Send this delivery; `Queue::finish` is told the outcome. A batch that `is_new` must be kept before.
+    /// Send this delivery; `Queue::finish` is told the outcome. A batch that `is_new` must be kept before, even if only
+    /// one event is in it: the next process would add others to it.
     Send { id: u64, is_new_batch: bool },
     /// Nothing until then.
     Wait(Instant),
@@ -165,9 +166,9 @@ impl Queue {
         if begin && !(again.is_some() && self.began_last) {
             self.began_last = true;
             let (events, since) = self.take_batch();
-            let (id, is_new_batch) = (events[0].id, events.len() > 1);
+            let (id, is_new_batch) = (events[0].id, self.rules.batch_size > 1);
             // An event of its own was made when it came about; a batch is made now.
-            let (time_ms, since) = if is_new_batch { (time_ms, now) } else { (events[0].time_ms, since) };
+            let (time_ms, since) = if events.len() > 1 { (time_ms, now) } else { (events[0].time_ms, since) };
             self.open(events, time_ms, since);
             return Next::Send { id, is_new_batch };
         }
@@ -435,7 +436,7 @@ mod tests {
         assert_eq!(queue.delivery(1).unwrap().time_ms, 7);
         // Number 5 has to wait for number 3, and number 4 alone is no full batch.
         assert!(matches!(queue.next(now, 8), Next::Wait(at) if at == now + SECOND / 10));
-        assert_eq!(sent(&mut queue, now + SECOND), [[4]]);
+        assert!(matches!(queue.next(now + SECOND, 9), Next::Send { id: 4, is_new_batch: true }));
         assert_eq!(queue.delivery(4).unwrap().time_ms, 4000);
         fail(&mut queue, 1, now);
         assert_eq!(sent(&mut queue, now + SECOND), [[1, 2, 3]]);

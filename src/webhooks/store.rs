@@ -41,7 +41,7 @@ const OVERHEAD: usize = 200;
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 /// Undelivered events by their number.
 const EVENTS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("events");
-/// Deliveries of more than one event, by the number of the first.
+/// Deliveries of endpoints that get several events at once, by the number of the first.
 const BATCHES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("batches");
 /// Dead letters, by the number of their first event.
 const DEAD: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("dead");
@@ -154,7 +154,7 @@ impl Change {
 pub(super) struct Found {
     /// Events by endpoint, in order.
     pub(super) events: Vec<(Address, Event)>,
-    /// Deliveries of several events.
+    /// Deliveries that were begun.
     pub(super) batches: Vec<KeptBatch>,
     /// What backends were told is true, with the app's id in front.
     pub(super) told: Vec<String>,
@@ -401,9 +401,7 @@ impl Writer {
                 for event in &events {
                     tables.events.insert(event.id, &*encode(&KeptEvent::new(&to, event)))?;
                 }
-                if events.len() > 1 {
-                    tables.make_batch(&events.iter().map(|event| event.id).collect::<Vec<_>>(), time_ms)?;
-                }
+                tables.make_batch(&events.iter().map(|event| event.id).collect::<Vec<_>>(), time_ms)?;
                 effects.revived.insert(*id, (to, time_ms, events));
             }
             Change::Tell(fact, true) => drop(tables.told.insert(&**fact, ())?),
@@ -467,9 +465,7 @@ impl<'t> Tables<'t> {
         for id in ids {
             self.events.remove(id)?;
         }
-        if ids.len() > 1 {
-            self.batches.remove(ids[0])?;
-        }
+        self.batches.remove(ids[0])?;
         Ok(())
     }
 
