@@ -47,9 +47,8 @@ pub(super) struct Delivery {
 
 impl Delivery {
     /// A delivery that nobody has tried.
-    pub(super) fn single(event: Event) -> Self {
-        let (time_ms, give_up) = (event.time_ms, Instant::now());
-        Self { events: vec![event], time_ms, attempts: Vec::new(), attempt_count: 0, give_up }
+    pub(super) fn untried(time_ms: u64, events: Vec<Event>) -> Self {
+        Self { events, time_ms, attempts: Vec::new(), attempt_count: 0, give_up: Instant::now() }
     }
 }
 

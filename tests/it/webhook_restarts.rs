@@ -1,6 +1,6 @@
 //! What the next process makes of what this one leaves behind.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use fanfare::Config;
 use fanfare::config::WebhookEvent;
 use serde_json::{Value, json};
 
-use crate::support::{Backend, Client, DEADLINE, Reply, TempDir, TestServer, Webhook};
+use crate::support::{Backend, Client, DEADLINE, Http, Reply, TempDir, TestServer, Webhook, Wire};
 
 const ROOM: &str = "presence-room";
 
@@ -182,6 +182,59 @@ async fn who_does_not_come_back_after_a_restart_is_gone_and_who_does_was_never_a
         assert!(ends.contains(&end), "{end} is not among {ends:?}");
     }
     stop(server, []).await;
+}
+
+#[tokio::test]
+async fn what_is_for_an_endpoint_that_is_gone_becomes_a_dead_letter_for_the_day_it_is_back() {
+    for batch_size in [1, 2] {
+        let (directory, mut gone, mut other) = (TempDir::new(), Backend::start().await, Backend::start().await);
+        let change = |config: &mut Config| {
+            config.apps[0].webhooks[0].batch_size = batch_size;
+            config.webhooks.restart_grace = Duration::from_secs(60);
+        };
+        gone.answer(Reply::Status(503));
+        let server = start(directory.path(), &gone, change).await;
+        let mut client = server.connect().await;
+        for channel in ["a", "b", "c"] {
+            client.subscribe(channel).await;
+        }
+        let mut before = deliveries(&mut gone, 3_usize.div_ceil(batch_size)).await;
+        stop(server, [client]).await;
+        gone.forget();
+        gone.answer(Reply::Status(200));
+
+        let server = start(directory.path(), &other, change).await;
+        let mut marker = server.connect().await;
+        marker.subscribe("marker").await;
+        other.expect(occupied("marker")).await;
+        let dead = server.dead_letters(before.len()).await;
+        server.expect_metric("fanfare_webhooks_dead_total", u32::try_from(before.len()).unwrap()).await;
+        let ids: HashSet<_> = dead.iter().map(|letter| letter["id"].as_str().unwrap()).collect();
+        assert_eq!(ids, before.keys().map(String::as_str).collect());
+        stop(server, [marker]).await;
+
+        // It does not come by itself, but it is all there.
+        let server = start(directory.path(), &gone, change).await;
+        let mut marker = server.connect().await;
+        marker.subscribe("marker-2").await;
+        gone.expect(occupied("marker-2")).await;
+        let replay = "POST /webhooks/replay HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n\
+                      Content-Length: 2\r\n\r\n{}";
+        let mut admin = Http::new(Wire::connect(server.admin).await);
+        assert_eq!(admin.send(replay.as_bytes()).await.json(), json!({ "replayed": before.len() }));
+        while !before.is_empty() {
+            let webhook = gone.next().await;
+            let known = before.remove(webhook.id()).unwrap_or_else(|| panic!("unknown: {}", webhook.body));
+            assert_eq!(webhook.events(), known.events());
+        }
+        server.expect_metric("fanfare_webhook_events_pending", 0).await;
+        stop(server, [marker]).await;
+        let server = start(directory.path(), &gone, change).await;
+        let mut marker = server.connect().await;
+        marker.subscribe("marker-3").await;
+        gone.expect(occupied("marker-3")).await;
+        stop(server, [marker]).await;
+    }
 }
 
 #[tokio::test]
