@@ -6,12 +6,13 @@
 //! ```
 //!
 //! `event` is what can be told, `facts` what an app's backend was told, `queue` the order in which an endpoint gets it,
-//! `attempt` one request, `store` the disk, `letter` the form of what is on it, `report` what an operator sees of all
+//! `attempt` one request, `store` what is kept, `disk` the file, `letter` the form of what is on it, `report` what an operator sees of all
 //! this. The node tells what has changed and never waits; each endpoint has a task and a queue of its own, so whatever
 //! an endpoint does, it does to itself.
 
 mod app;
 mod attempt;
+mod disk;
 mod endpoint;
 mod event;
 mod facts;

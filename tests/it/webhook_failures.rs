@@ -102,7 +102,7 @@ async fn requests_at_the_same_time_are_about_different_channels_and_each_channel
             let channel = webhook.channel().to_owned();
             assert!(open.iter().all(|(other, _)| *other != channel), "two requests about {channel} at once");
             let count = arrived.entry(channel.clone()).or_default();
-            let expected = if *count % 2 == 0 { occupied(&channel) } else { vacated(&channel) };
+            let expected = if count.is_multiple_of(2) { occupied(&channel) } else { vacated(&channel) };
             assert_eq!(*webhook.event(), expected, "after {count} events");
             *count += 1;
             open.push((channel, webhook.id().to_owned()));

@@ -59,8 +59,10 @@ pub struct Webhook {
     pub json: Value,
 }
 
+type Decide = Box<dyn FnMut(&Webhook) -> Reply + Send>;
+
 struct Shared {
-    reply: Mutex<Box<dyn FnMut(&Webhook) -> Reply + Send>>,
+    reply: Mutex<Decide>,
     requests: mpsc::UnboundedSender<Webhook>,
 }
 
@@ -136,7 +138,7 @@ impl Backend {
     /// A backend of the tests' usual app that takes everything.
     pub async fn start() -> Self {
         let (sender, requests) = mpsc::unbounded_channel();
-        let reply: Box<dyn FnMut(&Webhook) -> Reply + Send> = Box::new(|_| Reply::Status(200));
+        let reply: Decide = Box::new(|_| Reply::Status(200));
         let shared = Arc::new(Shared { reply: Mutex::new(reply), requests: sender });
         let listener = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let addr = listener.local_addr().unwrap();
@@ -273,7 +275,7 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>) {
 
 /// An error ends the connection.
 async fn respond(write: &mut (impl AsyncWriteExt + Unpin), reply: Reply) -> std::io::Result<()> {
-    const BLOCK: [u8; 65536] = [b'x'; 65536];
+    static BLOCK: [u8; 65536] = [b'x'; 65536];
     const PACE: Duration = Duration::from_millis(20);
     let end = || Err(std::io::ErrorKind::ConnectionAborted.into());
     match reply {
