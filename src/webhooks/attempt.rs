@@ -59,8 +59,10 @@ impl Target {
             .header("X-Fanfare-Delivery", delivery_id)
             .body(Full::new(Bytes::from(body)))
             .expect("a configured URL and key, and hex digits, make a valid request");
-        // Further headers may replace the user agent.
-        request.headers_mut().extend(self.headers.iter().cloned());
+        for (name, value) in &self.headers {
+            // Not `extend`, which appends: a configured user agent stands in place of ours.
+            request.headers_mut().insert(name, value.clone());
+        }
         let answer = client.send(request, self.timeout, SHOWN).await;
         let duration_ms = start.elapsed().as_millis() as u64;
         match answer {

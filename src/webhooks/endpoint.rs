@@ -111,14 +111,15 @@ impl Endpoint {
         self.events.contains(&kind) && channel.is_none_or(wanted)
     }
 
-    /// Adds an event that is kept. Returns the numbers of those that had to go for it.
-    pub(super) fn push(&self, event: Event) -> Vec<u64> {
+    /// Adds an event that is kept. Returns the numbers of those that had to go for it; together what was one delivery.
+    pub(super) fn push(&self, event: Event) -> Vec<Vec<u64>> {
         let dropped = self.queue.lock().push(event, Instant::now());
         self.changed.notify_one();
-        if !dropped.is_empty() {
-            self.lost(dropped.len(), "webhooks.max_pending");
+        let events: usize = dropped.iter().map(Vec::len).sum();
+        if events > 0 {
+            self.lost(events, "webhooks.max_pending");
         }
-        dropped.into_iter().map(|event| event.id).collect()
+        dropped.into_iter().map(|events| events.iter().map(|event| event.id).collect()).collect()
     }
 
     /// Adds a delivery that was made before.
@@ -131,13 +132,8 @@ impl Endpoint {
     pub(super) fn lost(&self, events: usize, why: &'static str) {
         self.metrics.webhooks_dropped.inc_by(events as u64);
         if let Some(count) = self.drops.lock().more(events as u64, Instant::now()) {
-            warn!(app = self.address.app, endpoint = self.name(), count, why, "webhook events dropped");
+            warn!(app = self.address.app, endpoint = self.address.shown(), count, why, "webhook events dropped");
         }
-    }
-
-    /// The URL for people: its query may hold a token.
-    pub(super) fn name(&self) -> &str {
-        self.address.url.split('?').next().unwrap_or_default()
     }
 
     /// Sends what there is to send. When `closing` is cancelled it sends what has not been tried yet, waits for
@@ -184,7 +180,7 @@ impl Endpoint {
         }
         let delivery_id = store.delivery_id(id);
         let attempt = self.target.send(&client, &delivery_id, body).await;
-        debug!(app = self.address.app, endpoint = self.name(), delivery_id, ?attempt, "webhook sent");
+        debug!(app = self.address.app, endpoint = self.address.shown(), delivery_id, ?attempt, "webhook sent");
         self.record(&attempt);
         let verdict = self.queue.lock().finish(id, attempt.clone(), Instant::now(), rand::random());
         match verdict {
@@ -194,7 +190,7 @@ impl Endpoint {
                 let letter = DeadLetter::new(&self.address, &delivery, attempt.outcome());
                 store.change(Change::Bury(letter));
                 if let Some(count) = self.deaths.lock().more(1, Instant::now()) {
-                    let (app, endpoint, reason) = (&self.address.app, self.name(), attempt.outcome());
+                    let (app, endpoint, reason) = (&self.address.app, self.address.shown(), attempt.outcome());
                     warn!(
                         app,
                         endpoint, count, delivery_id, reason, "webhooks given up; `fanfare webhooks` shows them"
@@ -209,7 +205,7 @@ impl Endpoint {
     fn record(&self, attempt: &Attempt) {
         let mut history = self.history.lock();
         let was_failing = self.queue.lock().failures_in_a_row() > 0;
-        let (app, endpoint) = (&self.address.app, self.name());
+        let (app, endpoint) = (&self.address.app, self.address.shown());
         if attempt.is_success() {
             self.metrics.webhooks_delivered.inc();
             history.delivered += 1;

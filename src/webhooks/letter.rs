@@ -58,6 +58,13 @@ pub(super) struct DeadEvent {
     pub(super) event: Box<RawValue>,
 }
 
+impl Address {
+    /// The URL for people: its query may hold a token.
+    pub(super) fn shown(&self) -> &str {
+        self.url.split('?').next().unwrap_or_default()
+    }
+}
+
 impl KeptEvent {
     pub(super) fn new(to: &Address, event: &Event) -> Self {
         let Event { subject, time_ms, text, .. } = event;

@@ -6,12 +6,13 @@
 //! ```
 //!
 //! `event` is what can be told, `facts` what an app's backend was told, `queue` the order in which an endpoint gets it,
-//! `attempt` one request, `store` the disk, `letter` the form of what is on it, `report` what an operator sees of all
+//! `attempt` one request, `store` what is kept, `disk` the file, `letter` the form of what is on it, `report` what an operator sees of all
 //! this. The node tells what has changed and never waits; each endpoint has a task and a queue of its own, so whatever
 //! an endpoint does, it does to itself.
 
 mod app;
 mod attempt;
+mod disk;
 mod endpoint;
 mod event;
 mod facts;
@@ -20,7 +21,7 @@ mod queue;
 mod report;
 mod store;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -179,39 +180,37 @@ impl Webhooks {
         for batch in &found.batches {
             batch_of.extend(batch.ids.iter().map(|id| (*id, batch)));
         }
-        let mut deliveries: HashMap<u64, (Address, u64, Vec<Event>)> = HashMap::new();
-        let mut homeless: HashMap<Address, Vec<Event>> = HashMap::new();
+        // In order; what is homeless has no more to wait for, and counts as a delivery, too.
+        let mut deliveries: BTreeMap<u64, (Address, u64, Vec<Event>)> = BTreeMap::new();
         for (to, event) in found.events {
-            let Some(endpoint) = self.endpoints.by_address.get(&to) else {
-                homeless.entry(to).or_default().push(event);
-                continue;
-            };
-            match batch_of.get(&event.id) {
-                Some(batch) => {
-                    let delivery = deliveries.entry(batch.ids[0]);
-                    delivery.or_insert_with(|| (to, batch.time_ms, Vec::new())).2.push(event);
-                }
-                None => {
+            match (batch_of.get(&event.id), self.endpoints.by_address.get(&to)) {
+                (None, Some(endpoint)) => {
                     let dropped = endpoint.push(event);
-                    dropped.into_iter().for_each(|id| self.store.change(Change::Forget(vec![id])));
+                    dropped.into_iter().for_each(|ids| self.store.change(Change::Forget(ids)));
+                }
+                (batch, _) => {
+                    let (id, time_ms) = batch.map_or((event.id, event.time_ms), |batch| (batch.ids[0], batch.time_ms));
+                    deliveries.entry(id).or_insert_with(|| (to, time_ms, Vec::new())).2.push(event);
                 }
             }
         }
+        let mut homeless: HashMap<Address, usize> = HashMap::new();
         for (to, time_ms, events) in deliveries.into_values() {
-            self.endpoints.by_address[&to].restore(time_ms, events);
+            if let Some(endpoint) = self.endpoints.by_address.get(&to) {
+                endpoint.restore(time_ms, events);
+                continue;
+            }
+            if self.apps.contains_key(&to.app) {
+                self.endpoints.metrics.app(&to.app).webhooks_dead.inc();
+            }
+            let delivery = Delivery::untried(time_ms, events);
+            let letter = DeadLetter::new(&to, &delivery, "the endpoint is no longer configured".into());
+            self.store.change(Change::Bury(letter));
+            *homeless.entry(to).or_default() += delivery.events.len();
         }
         for (to, events) in homeless {
-            warn!(
-                app = to.app,
-                url = to.url,
-                events = events.len(),
-                "webhooks of an endpoint that is no longer configured"
-            );
-            for event in events {
-                let letter =
-                    DeadLetter::new(&to, &Delivery::single(event), "the endpoint is no longer configured".into());
-                self.store.change(Change::Bury(letter));
-            }
+            let (app, endpoint) = (&to.app, to.shown());
+            warn!(app, endpoint, events, "webhooks of an endpoint that is no longer configured");
         }
         let mut told: HashMap<&str, Vec<Fact>> = HashMap::new();
         for entry in &found.told {
@@ -228,7 +227,7 @@ impl Webhooks {
 }
 
 impl Readers for Endpoints {
-    fn kept(&self, to: &Address, event: Event) -> Vec<u64> {
+    fn kept(&self, to: &Address, event: Event) -> Vec<Vec<u64>> {
         self.by_address.get(to).map(|endpoint| endpoint.push(event)).unwrap_or_default()
     }
 
@@ -241,7 +240,7 @@ impl Readers for Endpoints {
     fn dropped(&self, to: &Address, events: usize, why: &'static str) {
         match self.by_address.get(to) {
             Some(endpoint) => endpoint.lost(events, why),
-            None => warn!(app = to.app, url = to.url, events, why, "webhook events dropped"),
+            None => warn!(app = to.app, endpoint = to.shown(), events, why, "webhook events dropped"),
         }
     }
 

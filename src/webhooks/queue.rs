@@ -41,21 +41,22 @@ pub(super) struct Delivery {
     pub(super) time_ms: u64,
     pub(super) attempts: Vec<Attempt>,
     pub(super) attempt_count: u32,
+    /// The period of retries after it was made; or after this process found it, as one that was away could not try.
     give_up: Instant,
 }
 
 impl Delivery {
     /// A delivery that nobody has tried.
-    pub(super) fn single(event: Event) -> Self {
-        let (time_ms, give_up) = (event.time_ms, Instant::now());
-        Self { events: vec![event], time_ms, attempts: Vec::new(), attempt_count: 0, give_up }
+    pub(super) fn untried(time_ms: u64, events: Vec<Event>) -> Self {
+        Self { events, time_ms, attempts: Vec::new(), attempt_count: 0, give_up: Instant::now() }
     }
 }
 
 /// What to do now.
 #[derive(Debug)]
 pub(super) enum Next {
-    /// Send this delivery; `Queue::finish` is told the outcome. A batch that `is_new` must be kept before.
+    /// Send this delivery; `Queue::finish` is told the outcome. A batch that `is_new` must be kept before, even if only
+    /// one event is in it: the next process would add others to it.
     Send { id: u64, is_new_batch: bool },
     /// Nothing until then.
     Wait(Instant),
@@ -96,8 +97,10 @@ pub(super) struct Queue {
     /// Events of those subjects.
     ready_events: usize,
     deliveries: BTreeMap<u64, Delivery>,
-    /// Deliveries that wait for their next attempt.
+    /// Deliveries that wait for their next attempt, by its time.
     due: BTreeSet<(Instant, u64)>,
+    /// The same, by their number.
+    resting: BTreeMap<u64, Instant>,
     /// How many deliveries each subject is in.
     held: HashMap<Arc<str>, usize>,
     bytes: usize,
@@ -122,6 +125,7 @@ impl Queue {
             ready_events: 0,
             deliveries: BTreeMap::new(),
             due: BTreeSet::new(),
+            resting: BTreeMap::new(),
             held: HashMap::new(),
             bytes: 0,
             failures_in_a_row: 0,
@@ -129,8 +133,8 @@ impl Queue {
         }
     }
 
-    /// Adds an event. Returns those that had to go for it, the oldest ones.
-    pub(super) fn push(&mut self, event: Event, now: Instant) -> Vec<Event> {
+    /// Adds an event. Returns those that had to go for it, the oldest ones; together what was one delivery.
+    pub(super) fn push(&mut self, event: Event, now: Instant) -> Vec<Vec<Event>> {
         self.bytes += size(&event);
         self.order.insert(event.id, Arc::clone(&event.subject));
         let subject = Arc::clone(&event.subject);
@@ -147,8 +151,8 @@ impl Queue {
     /// Adds a delivery that was made before: by a process before this one, or one that was given up.
     pub(super) fn restore(&mut self, events: Vec<Event>, time_ms: u64, now: Instant) {
         self.bytes += events.iter().map(size).sum::<usize>();
-        if let Some(first) = events.first() {
-            self.due.insert((now, first.id));
+        if let Some(id) = events.first().map(|event| event.id) {
+            self.rest(id, now);
             self.open(events, time_ms, now);
         }
     }
@@ -160,16 +164,16 @@ impl Queue {
         let again = further_attempt.filter(|(at, _)| *at <= now);
         if begin && !(again.is_some() && self.began_last) {
             self.began_last = true;
-            let events = self.take_batch();
-            let (id, is_new_batch) = (events[0].id, events.len() > 1);
+            let (events, since) = self.take_batch();
+            let (id, is_new_batch) = (events[0].id, self.rules.batch_size > 1);
             // An event of its own was made when it came about; a batch is made now.
-            let time_ms = if is_new_batch { time_ms } else { events[0].time_ms };
-            self.open(events, time_ms, now);
+            let (time_ms, since) = if events.len() > 1 { (time_ms, now) } else { (events[0].time_ms, since) };
+            self.open(events, time_ms, since);
             return Next::Send { id, is_new_batch };
         }
         if let Some(entry) = again {
             self.began_last = false;
-            self.due.remove(&entry);
+            self.wake(entry.1);
             return Next::Send { id: entry.1, is_new_batch: false };
         }
         match first_attempt.into_iter().chain(further_attempt.map(|(at, _)| at)).min() {
@@ -189,8 +193,9 @@ impl Queue {
         let delivery = self.deliveries.get_mut(&id)?;
         delivery.attempt_count += 1;
         if delivery.attempts.len() == REMEMBERED {
-            delivery.attempts.remove(REMEMBERED / 2);
+            self.bytes -= attempt_size(&delivery.attempts.remove(REMEMBERED / 2));
         }
+        self.bytes += attempt_size(&attempt);
         delivery.attempts.push(attempt);
         if success {
             if std::mem::take(&mut self.failures_in_a_row) >= OUTAGE {
@@ -203,7 +208,7 @@ impl Queue {
             return self.close(id).map(Verdict::Dead);
         }
         let pause = backoff(delivery.attempt_count, jitter).min(delivery.give_up - now);
-        self.due.insert((now + pause, id));
+        self.rest(id, now + pause);
         Some(Verdict::Again(pause))
     }
 
@@ -212,7 +217,7 @@ impl Queue {
         self.order.len() + self.deliveries.values().map(|delivery| delivery.events.len()).sum::<usize>()
     }
 
-    /// Bytes they take.
+    /// Bytes they take, and what is remembered of their attempts.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -225,8 +230,7 @@ impl Queue {
     /// Deliveries that were begun and are not finished, in order, with the time of their next attempt; those without
     /// one are being sent.
     pub(super) fn deliveries(&self) -> impl Iterator<Item = (&Delivery, Option<Instant>)> {
-        let due: HashMap<u64, Instant> = self.due.iter().map(|(due, id)| (*id, *due)).collect();
-        self.deliveries.iter().map(move |(id, delivery)| (delivery, due.get(id).copied()))
+        self.deliveries.iter().map(|(id, delivery)| (delivery, self.resting.get(id).copied()))
     }
 
     /// From now on no event waits for others.
@@ -236,7 +240,21 @@ impl Queue {
 
     /// Everybody's next attempt is now: the endpoint is back.
     fn hurry(&mut self, now: Instant) {
-        self.due = self.due.iter().map(|(due, id)| ((*due).min(now), *id)).collect();
+        self.resting.values_mut().for_each(|due| *due = (*due).min(now));
+        self.due = self.resting.iter().map(|(id, due)| (*due, *id)).collect();
+    }
+
+    /// A delivery waits for its next attempt.
+    fn rest(&mut self, id: u64, due: Instant) {
+        self.resting.insert(id, due);
+        self.due.insert((due, id));
+    }
+
+    /// It waits no longer.
+    fn wake(&mut self, id: u64) {
+        if let Some(due) = self.resting.remove(&id) {
+            self.due.remove(&(due, id));
+        }
     }
 
     /// When the next first attempt may be made.
@@ -247,13 +265,15 @@ impl Queue {
         Some(if full { oldest.since } else { oldest.since + self.rules.batch_wait })
     }
 
-    /// The oldest events that nothing holds back.
-    fn take_batch(&mut self) -> Vec<Event> {
+    /// The oldest events that nothing holds back, and since when the last of them has waited.
+    fn take_batch(&mut self) -> (Vec<Event>, Instant) {
         let mut events: Vec<Event> = Vec::new();
+        let mut last = None;
         while events.len() < self.rules.batch_size {
             let Some((_, subject)) = self.ready.pop_first() else { break };
             let of_subject = self.waiting.get_mut(&subject).expect("a ready subject has events");
-            let first = of_subject.pop_front().expect("a ready subject has events").event;
+            let Waiting { event: first, since } = of_subject.pop_front().expect("a ready subject has events");
+            last = Some(since);
             self.ready_events -= 1;
             self.order.remove(&first.id);
             match of_subject.front() {
@@ -262,10 +282,10 @@ impl Queue {
             }
             events.push(first);
         }
-        events
+        (events, last.expect("an event is due"))
     }
 
-    fn open(&mut self, events: Vec<Event>, time_ms: u64, now: Instant) {
+    fn open(&mut self, events: Vec<Event>, time_ms: u64, since: Instant) {
         for event in &events {
             let holders = self.held.entry(Arc::clone(&event.subject)).or_default();
             *holders += 1;
@@ -274,13 +294,14 @@ impl Queue {
                 self.ready_events -= of_subject.len();
             }
         }
-        let give_up = now + self.rules.retry_period;
+        let give_up = since + self.rules.retry_period;
         let delivery = Delivery { time_ms, attempts: Vec::new(), attempt_count: 0, give_up, events };
         self.deliveries.insert(delivery.events[0].id, delivery);
     }
 
     fn close(&mut self, id: u64) -> Option<Delivery> {
         let delivery = self.deliveries.remove(&id)?;
+        self.bytes -= delivery.attempts.iter().map(attempt_size).sum::<usize>();
         for event in &delivery.events {
             self.bytes -= size(event);
             let holders = self.held.get_mut(&event.subject).expect("the delivery holds its subjects");
@@ -297,11 +318,23 @@ impl Queue {
         Some(delivery)
     }
 
-    /// Drops the oldest event if too many bytes wait. One that is in a delivery stays: the endpoint may have it already.
-    fn drop_oldest(&mut self) -> Option<Event> {
+    /// Drops the oldest that waits, be it for its first attempt or for another one, if all together is too much. What is
+    /// being sent stays: the endpoint may have it already.
+    fn drop_oldest(&mut self) -> Option<Vec<Event>> {
         if self.bytes <= self.rules.max_bytes {
             return None;
         }
+        let untried = self.order.first_key_value().map(|(id, _)| *id);
+        match self.resting.first_key_value().map(|(id, _)| *id) {
+            Some(tried) if untried.is_none_or(|untried| tried < untried) => {
+                self.wake(tried);
+                self.close(tried).map(|delivery| delivery.events)
+            }
+            _ => self.drop_untried().map(|event| vec![event]),
+        }
+    }
+
+    fn drop_untried(&mut self) -> Option<Event> {
         let (_, subject) = self.order.pop_first()?;
         let of_subject = self.waiting.get_mut(&subject).expect("a subject with an event in order has it");
         let event = of_subject.pop_front().expect("a subject with an event in order has it").event;
@@ -322,6 +355,10 @@ impl Queue {
 
 fn size(event: &Event) -> usize {
     event.text.len() + event.subject.len() + OVERHEAD
+}
+
+fn attempt_size(attempt: &Attempt) -> usize {
+    size_of::<Attempt>() + attempt.answer.len() + attempt.error.as_ref().map_or(0, String::len)
 }
 
 /// 1, 2, 4, 8, … seconds up to a minute, a quarter more or less so that what failed together is not tried together.
@@ -398,7 +435,7 @@ mod tests {
         assert_eq!(queue.delivery(1).unwrap().time_ms, 7);
         // Number 5 has to wait for number 3, and number 4 alone is no full batch.
         assert!(matches!(queue.next(now, 8), Next::Wait(at) if at == now + SECOND / 10));
-        assert_eq!(sent(&mut queue, now + SECOND), [[4]]);
+        assert!(matches!(queue.next(now + SECOND, 9), Next::Send { id: 4, is_new_batch: true }));
         assert_eq!(queue.delivery(4).unwrap().time_ms, 4000);
         fail(&mut queue, 1, now);
         assert_eq!(sent(&mut queue, now + SECOND), [[1, 2, 3]]);
@@ -411,7 +448,7 @@ mod tests {
     fn a_failure_is_tried_again_until_its_time_is_over() {
         let (mut queue, now) = (queue(|rules| rules.retry_period = 10 * SECOND), Instant::now());
         queue.push(event(1, "a"), now);
-        let mut at = now + SECOND;
+        let mut at = now;
         let mut pauses = Vec::new();
         let dead = loop {
             assert_eq!(sent(&mut queue, at), [[1]]);
@@ -429,6 +466,23 @@ mod tests {
         assert_eq!(pauses, [1, 2, 4, 3]);
         assert_eq!((dead.attempt_count, dead.attempts.len()), (5, 5));
         assert_eq!((queue.len(), queue.bytes()), (0, 0));
+    }
+
+    #[test]
+    fn an_event_that_had_to_wait_for_its_turn_has_less_time() {
+        let (mut queue, now) = (queue(|rules| rules.retry_period = 10 * SECOND), Instant::now());
+        queue.push(event(1, "a"), now);
+        queue.push(event(2, "a"), now + 5 * SECOND);
+        queue.push(event(3, "a"), now + 5 * SECOND);
+        assert_eq!(sent(&mut queue, now + SECOND), [[1]]);
+        assert!(matches!(fail(&mut queue, 1, now + 10 * SECOND), Some(Verdict::Dead(_))));
+        assert_eq!(sent(&mut queue, now + 11 * SECOND), [[2]]);
+        assert!(matches!(fail(&mut queue, 2, now + 11 * SECOND), Some(Verdict::Again(_))));
+        assert_eq!(sent(&mut queue, now + 15 * SECOND), [[2]]);
+        assert!(matches!(fail(&mut queue, 2, now + 15 * SECOND), Some(Verdict::Dead(_))));
+        // Its time is over, and yet it gets its chance.
+        assert_eq!(sent(&mut queue, now + 16 * SECOND), [[3]]);
+        assert!(matches!(fail(&mut queue, 3, now + 16 * SECOND), Some(Verdict::Dead(_))));
     }
 
     #[test]
@@ -466,22 +520,72 @@ mod tests {
         assert!(sent(&mut queue, later).is_empty());
     }
 
+    fn room_for(events: usize) -> impl FnOnce(&mut Rules) {
+        move |rules| {
+            rules.batch_wait = Duration::ZERO;
+            rules.max_bytes = events * size(&event(1, "a"));
+        }
+    }
+
     #[test]
     fn at_the_bound_the_oldest_that_waits_is_dropped() {
-        let room_for = |events: usize| move |rules: &mut Rules| rules.max_bytes = events * size(&event(1, "a"));
         let (mut queue, now) = (queue(room_for(3)), Instant::now());
         queue.push(event(1, "a"), now);
-        assert_eq!(sent(&mut queue, now + SECOND), [[1]]);
+        assert_eq!(sent(&mut queue, now), [[1]]);
         for (id, subject) in [(2, "a"), (3, "b")] {
             assert!(queue.push(event(id, subject), now).is_empty());
         }
         // Number 1 is on its way.
-        assert_eq!(queue.push(event(4, "b"), now), [event(2, "a")]);
-        assert_eq!(queue.push(event(5, "b"), now), [event(3, "b")]);
-        assert_eq!(sent(&mut queue, now + SECOND), [[4]]);
+        assert_eq!(queue.push(event(4, "b"), now), [[event(2, "a")]]);
+        assert_eq!(queue.push(event(5, "b"), now), [[event(3, "b")]]);
+        assert_eq!(sent(&mut queue, now), [[4]]);
         succeed(&mut queue, 4, now);
-        assert_eq!(sent(&mut queue, now + SECOND), [[5]]);
+        assert_eq!(sent(&mut queue, now), [[5]]);
         assert_eq!(queue.len(), 2);
+    }
+
+    #[test]
+    fn at_the_bound_what_waits_for_another_attempt_is_older_than_what_comes_now() {
+        let two = |rules: &mut Rules| {
+            room_for(5)(rules);
+            rules.batch_size = 2;
+        };
+        let (mut queue, now) = (queue(two), Instant::now());
+        for (id, subject) in [(1, "a"), (2, "b"), (3, "c"), (4, "a")] {
+            queue.push(event(id, subject), now);
+        }
+        assert_eq!(sent(&mut queue, now), [vec![1, 2], vec![3]]);
+        fail(&mut queue, 1, now);
+        // Its attempt takes some room, too.
+        assert_eq!(queue.push(event(5, "d"), now), [[event(1, "a"), event(2, "b")]]);
+        fail(&mut queue, 3, now);
+        // Nothing holds number 4 back any more, and nobody tries the dropped ones again.
+        assert_eq!(sent(&mut queue, now + SECOND), [vec![3], vec![4, 5]]);
+        for id in [3, 4] {
+            succeed(&mut queue, id, now + SECOND);
+        }
+        assert_eq!((queue.len(), queue.bytes()), (0, 0));
+        assert!(matches!(queue.next(now + 9 * SECOND, 0), Next::Idle));
+    }
+
+    #[test]
+    fn what_is_remembered_of_attempts_counts() {
+        let (mut queue, now) = (queue(|rules| rules.retry_period = 24 * 60 * 60 * SECOND), Instant::now());
+        queue.push(event(1, "a"), now);
+        let mut at = now;
+        for attempts in 1..100 {
+            assert_eq!(sent(&mut queue, at), [[1]]);
+            let attempt = Attempt { answer: "x".repeat(attempts), ..Attempt::answered(500) };
+            queue.finish(1, attempt, at, 0.5);
+            let delivery = queue.delivery(1).unwrap();
+            let remembered = delivery.attempts.iter().map(attempt_size).sum::<usize>();
+            assert_eq!(queue.bytes(), size(&event(1, "a")) + remembered);
+            assert!(delivery.attempts.len() <= REMEMBERED);
+            at += 60 * SECOND;
+        }
+        assert_eq!(sent(&mut queue, at), [[1]]);
+        succeed(&mut queue, 1, at);
+        assert_eq!(queue.bytes(), 0);
     }
 
     #[test]

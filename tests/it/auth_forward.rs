@@ -5,7 +5,7 @@ use std::time::Duration;
 use fanfare::config::ForwardConfig;
 use serde_json::{Value, json};
 
-use crate::support::{Ask, Reply, TestServer, Web};
+use crate::support::{Answer, Ask, TestServer, Web};
 
 /// A server whose backend is this one.
 async fn server_with(web: &Web, change: impl FnOnce(&mut ForwardConfig)) -> TestServer {
@@ -18,7 +18,7 @@ async fn server_with(web: &Web, change: impl FnOnce(&mut ForwardConfig)) -> Test
 /// A backend that always says this.
 async fn backend(status: u16, body: Value) -> Web {
     let body = body.to_string();
-    Web::start(move |_| Reply(status, body.clone())).await
+    Web::start(move |_| Answer(status, body.clone())).await
 }
 
 fn ask() -> Ask {
@@ -28,12 +28,14 @@ fn ask() -> Ask {
 #[tokio::test]
 async fn the_backend_hears_what_the_client_sent_and_decides() {
     let web = Web::start(|seen| match seen.field("channel_name") {
-        Some("private-a") => Reply(200, "{}".to_owned()),
-        Some("presence-a") => Reply(200, json!({ "user_id": 7, "user_info": { "name": "Ann" } }).to_string()),
-        Some("presence-b") => Reply(200, json!({ "auth": "x:y", "channel_data": "{ \"user_id\":\"8\" }" }).to_string()),
-        None => Reply(200, json!({ "id": "7", "watchlist": ["8"] }).to_string()),
-        Some("private-bare") => Reply(200, String::new()),
-        _ => Reply(403, "no".to_owned()),
+        Some("private-a") => Answer(200, "{}".to_owned()),
+        Some("presence-a") => Answer(200, json!({ "user_id": 7, "user_info": { "name": "Ann" } }).to_string()),
+        Some("presence-b") => {
+            Answer(200, json!({ "auth": "x:y", "channel_data": "{ \"user_id\":\"8\" }" }).to_string())
+        }
+        None => Answer(200, json!({ "id": "7", "watchlist": ["8"] }).to_string()),
+        Some("private-bare") => Answer(200, String::new()),
+        _ => Answer(403, "no".to_owned()),
     })
     .await;
     let server = server_with(&web, |forward| forward.headers.push("X-Tenant".to_owned())).await;
@@ -91,7 +93,7 @@ async fn a_backend_says_no_with_401_or_403() {
     let web = backend(401, json!({})).await;
     let server = server_with(&web, |_| {}).await;
     ask().forbidden(&server).await;
-    web.answer(|_| Reply(403, "reason".to_owned()));
+    web.answer(|_| Answer(403, "reason".to_owned()));
     ask().forbidden(&server).await;
     Ask::user("1.2").forbidden(&server).await;
 }
@@ -115,12 +117,12 @@ async fn a_backend_that_does_not_decide_lets_nobody_in() {
         (200, "{"),
     ];
     for (status, body) in answers {
-        web.answer(move |_| Reply(status, body.to_owned()));
+        web.answer(move |_| Answer(status, body.to_owned()));
         let refused = ask().send(&server).await;
         assert_eq!(refused.error(503), "Unavailable", "{status} {body}");
     }
     let long = format!("{{\"x\":\"{}\"}}", "x".repeat(70_000));
-    web.answer(move |_| Reply(200, long.clone()));
+    web.answer(move |_| Answer(200, long.clone()));
     ask().send(&server).await.error(503);
     web.stop();
     ask().send(&server).await.error(503);
@@ -156,13 +158,13 @@ async fn on_a_presence_channel_and_at_a_sign_in_the_backend_must_name_a_user() {
         json!({ "channel_data": { "user_id": true }, "user_data": { "id": 7 } }),
     ] {
         let body = data.to_string();
-        web.answer(move |_| Reply(200, body.clone()));
+        web.answer(move |_| Answer(200, body.clone()));
         presence.send(&server).await.error(503);
         if data["user_id"] != "7" {
             user.send(&server).await.error(503);
         }
     }
-    web.answer(|_| Reply(200, json!({ "channel_data": { "user_id": "7" }, "user_data": { "id": "7" } }).to_string()));
+    web.answer(|_| Answer(200, json!({ "channel_data": { "user_id": "7" }, "user_data": { "id": "7" } }).to_string()));
     assert_eq!(presence.allowed(&server).await["channel_data"], r#"{"user_id":"7"}"#);
     assert_eq!(user.allowed(&server).await["user_data"], r#"{"id":"7"}"#);
 }
@@ -178,9 +180,9 @@ async fn without_an_address_for_it_nobody_signs_in() {
 #[tokio::test]
 async fn a_batch_is_a_question_for_each_channel() {
     let web = Web::start(|seen| match seen.field("channel_name") {
-        Some("private-a") => Reply(200, "{}".to_owned()),
-        Some("private-b") => Reply(403, String::new()),
-        _ => Reply(500, String::new()),
+        Some("private-a") => Answer(200, "{}".to_owned()),
+        Some("private-b") => Answer(403, String::new()),
+        _ => Answer(500, String::new()),
     })
     .await;
     let server = server_with(&web, |_| {}).await;
@@ -209,7 +211,7 @@ async fn answers_are_remembered_for_other_connections_of_the_same_user() {
         assert_eq!(answer["auth"], format!("{}:{signature}", crate::support::KEY));
     }
     assert_eq!(web.seen().len(), 1);
-    web.answer(|_| Reply(403, String::new()));
+    web.answer(|_| Answer(403, String::new()));
     let denied = || Ask::channel("1.2", "private-b").token("t");
     denied().forbidden(&server).await;
     denied().forbidden(&server).await;
@@ -253,7 +255,7 @@ async fn what_was_not_decided_is_not_remembered() {
     let web = backend(500, json!({})).await;
     let server = caching(&web).await;
     ask().send(&server).await.error(503);
-    web.answer(|_| Reply(200, "{}".to_owned()));
+    web.answer(|_| Answer(200, "{}".to_owned()));
     ask().allowed(&server).await;
     assert_eq!(web.seen().len(), 2);
 }

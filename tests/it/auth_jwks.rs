@@ -6,7 +6,7 @@ use fanfare::config::{JwtAlgorithm, JwtConfig};
 use serde_json::{Value, json};
 
 use crate::support::jwt::{Issuer, JWT_SECRET};
-use crate::support::{Ask, Reply, TestServer, Web};
+use crate::support::{Answer, Ask, TestServer, Web};
 
 /// A server that takes the keys from there, and asks as often as it likes.
 async fn server_with(web: &Web, change: impl FnOnce(&mut JwtConfig)) -> TestServer {
@@ -25,8 +25,8 @@ async fn web(keys: Vec<Value>) -> Web {
     Web::start(move |_| set(&keys)).await
 }
 
-fn set(keys: &[Value]) -> Reply {
-    Reply(200, json!({ "keys": keys }).to_string())
+fn set(keys: &[Value]) -> Answer {
+    Answer(200, json!({ "keys": keys }).to_string())
 }
 
 /// Asks with a token of this issuer whose key has this name.
@@ -119,16 +119,16 @@ async fn the_old_keys_are_good_while_the_issuer_is_down() {
     let server = server_with(&web, |_| {}).await;
     ask(&issuer, "k").allowed(&server).await;
     let useless = [
-        Reply(500, "down".to_owned()),
-        Reply(404, String::new()),
-        Reply(200, "<html>".to_owned()),
-        Reply(200, "[]".to_owned()),
-        Reply(200, json!({ "keys": [] }).to_string()),
-        Reply(200, json!({ "keys": [{ "kty": "oct", "k": "AAAA" }] }).to_string()),
-        Reply(200, format!("{{\"keys\":[{}]}}", " ".repeat(300_000))),
+        Answer(500, "down".to_owned()),
+        Answer(404, String::new()),
+        Answer(200, "<html>".to_owned()),
+        Answer(200, "[]".to_owned()),
+        Answer(200, json!({ "keys": [] }).to_string()),
+        Answer(200, json!({ "keys": [{ "kty": "oct", "k": "AAAA" }] }).to_string()),
+        Answer(200, format!("{{\"keys\":[{}]}}", " ".repeat(300_000))),
     ];
-    for (n, Reply(status, body)) in useless.into_iter().enumerate() {
-        web.answer(move |_| Reply(status, body.clone()));
+    for (n, Answer(status, body)) in useless.into_iter().enumerate() {
+        web.answer(move |_| Answer(status, body.clone()));
         // It may be good, and nobody can tell.
         ask(&issuer, "unknown").send(&server).await.error(503);
         assert_eq!(web.seen().len(), n + 2);
@@ -142,7 +142,7 @@ async fn the_old_keys_are_good_while_the_issuer_is_down() {
 #[tokio::test]
 async fn without_any_keys_everybody_is_refused_until_the_issuer_answers() {
     let issuer = Issuer::ed();
-    let web = Web::start(|_| Reply(503, String::new())).await;
+    let web = Web::start(|_| Answer(503, String::new())).await;
     let server = server_with(&web, |_| {}).await;
     assert_eq!(ask(&issuer, "k").send(&server).await.error(503), "Unavailable");
     let keys = vec![issuer.jwk("k")];

@@ -32,3 +32,8 @@ mod subscription_counts;
 mod subscriptions;
 mod tls;
 mod users;
+mod webhook_bounds;
+mod webhook_endpoints;
+mod webhook_failures;
+mod webhook_restarts;
+mod webhooks;

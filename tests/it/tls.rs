@@ -12,7 +12,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-use crate::support::{Api, Call, Http, TestServer, Wire, pem, within};
+use crate::support::{Api, Call, Http, TempDir, TestServer, Wire, pem, within};
 
 struct Secured {
     server: TestServer,
@@ -20,25 +20,15 @@ struct Secured {
     _files: TempDir,
 }
 
-/// A directory of this test's own, removed with it.
-struct TempDir(std::path::PathBuf);
-
-impl Drop for TempDir {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
 impl Secured {
-    async fn start(name: &str) -> Self {
-        Self::start_with(name, |_| {}).await
+    async fn start() -> Self {
+        Self::start_with(|_| {}).await
     }
 
-    async fn start_with(name: &str, change: impl FnOnce(&mut Config)) -> Self {
+    async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
         let CertifiedKey { cert, signing_key } = generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
-        let files = TempDir(std::env::temp_dir().join(format!("fanfare-{}-{name}", std::process::id())));
-        std::fs::create_dir_all(&files.0).unwrap();
-        let (certificate, private_key) = (files.0.join("cert.pem"), files.0.join("key.pem"));
+        let files = TempDir::new();
+        let (certificate, private_key) = (files.path().join("cert.pem"), files.path().join("key.pem"));
         std::fs::write(&certificate, pem("CERTIFICATE", cert.der())).unwrap();
         std::fs::write(&private_key, pem("PRIVATE KEY", &signing_key.serialize_der())).unwrap();
         let server = TestServer::with(|config| {
@@ -63,7 +53,7 @@ impl Secured {
 
 #[tokio::test]
 async fn clients_and_backends_are_served_over_tls() {
-    let secured = Secured::start("served").await;
+    let secured = Secured::start().await;
     let mut client = secured.server.dial().open_over(secured.connect().await).await;
     client.greeting().await;
     client.subscribe("room").await;
@@ -75,7 +65,7 @@ async fn clients_and_backends_are_served_over_tls() {
 
 #[tokio::test]
 async fn a_client_that_never_finishes_its_tls_handshake_delays_only_itself() {
-    let secured = Secured::start("handshake").await;
+    let secured = Secured::start().await;
     let mut held = Vec::new();
     for n in 0..20 {
         let mut wire = Wire::connect(secured.server.addr).await;
@@ -94,7 +84,7 @@ async fn a_client_that_never_finishes_its_tls_handshake_delays_only_itself() {
 
 #[tokio::test]
 async fn a_tls_handshake_has_its_time() {
-    let secured = Secured::start_with("time", |config| config.server.request_timeout = Duration::from_secs(1)).await;
+    let secured = Secured::start_with(|config| config.server.request_timeout = Duration::from_secs(1)).await;
     let mut silent = Wire::connect(secured.server.addr).await;
     let mut half = Wire::connect(secured.server.addr).await;
     half.write(b"\x16\x03\x01\x02\x00\x01").await;

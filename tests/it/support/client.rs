@@ -212,6 +212,18 @@ impl Client {
         reason
     }
 
+    /// Lets the server stop: whatever comes before the close frame of a server that leaves, which is answered.
+    pub async fn expect_farewell(&mut self) {
+        loop {
+            match self.item().await {
+                Item::Close(Some(4200), _) => break,
+                Item::Text(_) | Item::Ping(_) => {}
+                other => self.fail(&format!("expected close 4200, not {other:?}")),
+            }
+        }
+        let _ = self.wire.try_write(&masked(true, Opcode::Close as u8, &4200_u16.to_be_bytes())).await;
+    }
+
     /// An end of the connection by this code: announced by an error event to the old protocols.
     pub async fn expect_fatal(&mut self, code: u16, announced: bool) -> String {
         if announced {

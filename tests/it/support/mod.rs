@@ -1,7 +1,9 @@
-//! What the tests are written with: a server, a Pusher client, a client of the HTTP API, and signatures.
+//! What the tests are written with: a server, a Pusher client, a client of the HTTP API, a
+//! backend that receives webhooks, and signatures.
 
 mod api;
 mod ask;
+mod backend;
 mod client;
 pub mod jwt;
 mod message;
@@ -9,6 +11,7 @@ mod pem;
 mod rsa_key;
 mod server;
 pub mod sign;
+mod temp_dir;
 mod web;
 mod wire;
 
@@ -16,11 +19,13 @@ use std::time::Duration;
 
 pub use api::{Api, Call, Encoding, Http, Response};
 pub use ask::Ask;
+pub use backend::{Backend, Reply, Webhook};
 pub use client::Client;
 pub use message::Message;
 pub use pem::pem;
 pub use server::TestServer;
-pub use web::{Reply, Web};
+pub use temp_dir::TempDir;
+pub use web::{Answer, Web};
 pub use wire::{Item, Opcode, Wire, head, masked, unmasked};
 
 /// How long a test waits for something that should arrive before it fails.

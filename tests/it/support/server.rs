@@ -3,12 +3,13 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use fanfare::config::AppConfig;
-use fanfare::{Config, Server};
+use fanfare::config::{AppConfig, WebhookConfig};
+use fanfare::{Config, Server, StartError};
+use serde_json::Value;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use super::{APP_ID, Api, Client, DEADLINE, Http, KEY, SECRET, Wire, within};
+use super::{APP_ID, Api, Backend, Client, DEADLINE, Http, KEY, SECRET, Wire, within};
 
 /// A running server. Dropping it asks it to stop.
 pub struct TestServer {
@@ -33,19 +34,38 @@ impl TestServer {
 
     /// A server whose configuration is changed first.
     pub async fn with(change: impl FnOnce(&mut Config)) -> Self {
+        Self::try_with(change).await.unwrap_or_else(|error| panic!("the server does not start: {error}"))
+    }
+
+    /// A server whose app has this endpoint for its webhooks. They are kept in memory, and sent one at a time, so that
+    /// they arrive in the order in which they came about.
+    pub async fn with_webhooks(backend: &Backend, change: impl FnOnce(&mut Config)) -> Self {
+        Self::with(|config| {
+            config.webhooks.data_dir = None;
+            config.webhooks.concurrency = 1;
+            config.apps[0].webhook_delay = Duration::from_millis(100);
+            config.apps[0].offline_delay = Duration::from_millis(100);
+            config.apps[0].webhooks = vec![WebhookConfig::new(backend.url())];
+            change(config);
+        })
+        .await
+    }
+
+    /// A server whose configuration is changed first, and may be one that it cannot start with.
+    pub async fn try_with(change: impl FnOnce(&mut Config)) -> Result<Self, StartError> {
         let mut config = Config::default();
         config.server.listen = SocketAddr::from(([127, 0, 0, 1], 0));
         config.admin.listen = SocketAddr::from(([127, 0, 0, 1], 0));
         config.server.drain_period = Duration::from_secs(1);
         config.apps = vec![AppConfig::new(APP_ID, KEY, SECRET)];
         change(&mut config);
-        let server = Server::bind(config).await.unwrap_or_else(|error| panic!("the server does not start: {error}"));
+        let server = Server::bind(config).await?;
         let (addr, admin) = (server.local_addr(), server.admin_addr());
         let (stop, stopped) = oneshot::channel::<()>();
         let running = tokio::spawn(server.run(async move {
             let _ = stopped.await;
         }));
-        Self { addr, admin, stop: Some(stop), running }
+        Ok(Self { addr, admin, stop: Some(stop), running })
     }
 
     /// A connection of protocol 7 after its greeting.
@@ -85,6 +105,49 @@ impl TestServer {
     /// A plain HTTP/1.1 connection to the public port.
     pub async fn http(&self) -> Http {
         Http::new(Wire::connect(self.addr).await)
+    }
+
+    /// The sum of all samples of this metric.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let page = Http::new(Wire::connect(self.admin).await).get("/metrics").await.body;
+        let sample = |line: &str| {
+            let is_it = line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
+            is_it.then(|| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap())
+        };
+        let samples: Vec<f64> = page.lines().filter_map(sample).collect();
+        assert!(!samples.is_empty(), "no {name} in {page}");
+        samples.iter().sum()
+    }
+
+    /// Waits until this metric has this value.
+    pub async fn expect_metric(&self, name: &str, expected: u32) {
+        let start = tokio::time::Instant::now();
+        loop {
+            let value = self.metric(name).await;
+            if (value - f64::from(expected)).abs() < f64::EPSILON {
+                return;
+            }
+            assert!(start.elapsed() < DEADLINE, "{name} is {value} and not {expected}");
+        }
+    }
+
+    /// What the operator sees of webhooks.
+    pub async fn webhooks(&self) -> Value {
+        let response = Http::new(Wire::connect(self.admin).await).get("/webhooks").await;
+        response.json()
+    }
+
+    /// Waits until there are so many dead letters, and nothing else to deliver; the newest comes first.
+    pub async fn dead_letters(&self, expected: usize) -> Vec<Value> {
+        let start = tokio::time::Instant::now();
+        loop {
+            let listing = self.webhooks().await;
+            let deliveries = listing["deliveries"].as_array().unwrap();
+            if deliveries.len() == expected && deliveries.iter().all(|delivery| delivery["state"]["name"] == "dead") {
+                return deliveries.clone();
+            }
+            assert!(start.elapsed() < DEADLINE, "not {expected} dead letters: {listing}");
+        }
     }
 
     /// Asks the server to stop; [`stopped`](Self::stopped) waits for it.

@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 use super::within;
 
 /// What it answers.
-pub struct Reply(pub u16, pub String);
+pub struct Answer(pub u16, pub String);
 
 /// A request that it got.
 #[derive(Debug, Clone)]
@@ -42,7 +42,7 @@ impl Seen {
     }
 }
 
-type Answer = Box<dyn Fn(&Seen) -> Reply + Send>;
+type Script = Box<dyn Fn(&Seen) -> Answer + Send>;
 
 /// A running web server. It stops when it is dropped.
 pub struct Web {
@@ -53,7 +53,7 @@ pub struct Web {
 }
 
 struct Shared {
-    answer: Mutex<Answer>,
+    answer: Mutex<Script>,
     seen: watch::Sender<Vec<Seen>>,
     /// Whether answers are held back.
     held: watch::Sender<bool>,
@@ -61,10 +61,10 @@ struct Shared {
 
 impl Web {
     /// One that answers like this.
-    pub async fn start(answer: impl Fn(&Seen) -> Reply + Send + 'static) -> Self {
+    pub async fn start(answer: impl Fn(&Seen) -> Answer + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let answer: Answer = Box::new(answer);
+        let answer: Script = Box::new(answer);
         let (seen, held) = (watch::Sender::new(Vec::new()), watch::Sender::new(false));
         let shared = Arc::new(Shared { answer: Mutex::new(answer), seen, held });
         let running = tokio::spawn(serve(listener, Arc::clone(&shared)));
@@ -72,7 +72,7 @@ impl Web {
     }
 
     /// Answers like this from now on.
-    pub fn answer(&self, answer: impl Fn(&Seen) -> Reply + Send + 'static) {
+    pub fn answer(&self, answer: impl Fn(&Seen) -> Answer + Send + 'static) {
         *self.shared.answer.lock().unwrap() = Box::new(answer);
     }
 
@@ -129,7 +129,7 @@ async fn reply(shared: &Shared, request: Request<Incoming>) -> Result<Response<F
     let seen = Seen { path: head.uri.path().to_owned(), headers: head.headers, fields };
     shared.seen.send_modify(|all| all.push(seen.clone()));
     let _ = shared.held.subscribe().wait_for(|held| !held).await;
-    let Reply(status, body) = (shared.answer.lock().unwrap())(&seen);
+    let Answer(status, body) = (shared.answer.lock().unwrap())(&seen);
     let mut response = Response::new(Full::from(body));
     *response.status_mut() = status.try_into().unwrap();
     Ok(response)
