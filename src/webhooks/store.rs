@@ -9,6 +9,9 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -173,9 +176,11 @@ impl Store {
         let mut database = match directory {
             None => builder.create_with_backend(InMemoryBackend::new()).map_err(|error| error.to_string())?,
             Some(directory) => {
-                std::fs::create_dir_all(directory).map_err(|error| format!("cannot be made: {error}"))?;
-                let file = directory.join(FILE);
-                builder.create(&file).map_err(|error| match error {
+                let make = DirBuilder::new().recursive(true).mode(0o700).create(directory);
+                make.map_err(|error| format!("cannot be made: {error}"))?;
+                let file = open_private(&directory.join(FILE));
+                let file = file.map_err(|error| format!("{FILE} cannot be opened: {error}"))?;
+                builder.create_file(file).map_err(|error| match error {
                     redb::DatabaseError::DatabaseAlreadyOpen => "is in use by another process".to_owned(),
                     error => format!("{FILE} cannot be opened: {error}"),
                 })?
@@ -525,6 +530,11 @@ impl Graveyard {
     }
 }
 
+/// Opens a file, or makes one that its owner alone may read: events hold what clients have sent, and URLs may hold tokens.
+fn open_private(file: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(file)
+}
+
 /// Reads the whole store, and makes whatever is missing.
 fn read_all(database: &mut Database) -> Result<(u32, Found), StoreError> {
     // What an outage left behind is free again; the file need not stay as large.
@@ -567,4 +577,21 @@ fn encode(value: &impl Serialize) -> Vec<u8> {
 /// What this version cannot read, another one wrote; it is reported and left alone.
 fn decode<T: DeserializeOwned>(noun: &str, bytes: &[u8]) -> Option<T> {
     serde_json::from_slice(bytes).inspect_err(|error| warn!(%error, "the store of webhooks has an unknown {noun}")).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn only_its_owner_may_read_what_is_kept() {
+        let directory = std::env::temp_dir().join(format!("fanfare-store-{}", std::process::id())).join("data");
+        let (store, _) = Store::open(Some(&directory)).unwrap();
+        let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&directory), mode(&directory.join(FILE))), (0o700, 0o600));
+        drop(store);
+        std::fs::remove_dir_all(directory.parent().unwrap()).unwrap();
+    }
 }
