@@ -51,20 +51,21 @@ export class Server {
   #args;
   #child;
 
-  /** `app` holds keys and tables of `[[apps]]`, `settings` those of `[server]`. */
-  static async start({ app = {}, settings = {} } = {}) {
+  /** `app` holds keys and tables of `[[apps]]`, `settings` those of `[server]`, `tables` further tables by their names. */
+  static async start({ app = {}, settings = {}, ...tables } = {}) {
     const server = new Server();
     const file = path.join(temporary("fanfare-clients-"), "fanfare.toml");
-    fs.writeFileSync(file, configuration({ ...APP, ...app }, settings));
+    fs.writeFileSync(file, configuration({ ...APP, ...app }, settings, tables));
     server.#args = ["serve", "--config", file, "--log-format", "json"];
     await server.#launch("127.0.0.1:0");
     return server;
   }
 
   async #launch(listen) {
-    const { child, address } = await launch([...this.#args, "--listen", listen]);
+    const { child, address, admin } = await launch([...this.#args, "--listen", listen]);
     this.#child = child;
     this.address = address;
+    this.admin = admin;
     this.host = address.slice(0, address.lastIndexOf(":"));
     this.port = Number(address.slice(address.lastIndexOf(":") + 1));
   }
@@ -94,6 +95,14 @@ export class Server {
       encryptionMasterKeyBase64: MASTER_KEY,
       ...options,
     });
+  }
+
+  /** What a metric says now: the sum over all its labels. */
+  async metric(name) {
+    const page = await (await fetch(`http://${this.admin}/metrics`)).text();
+    const lines = page.split("\n").filter((line) => line.startsWith(`${name}{`) || line.startsWith(`${name} `));
+    assert.ok(lines.length > 0, `no metric is named ${name}:\n${page}`);
+    return lines.reduce((sum, line) => sum + Number(line.split(" ").at(-1)), 0);
   }
 
   /** Stops it as an operator would; anything but an orderly end is a failure. */
@@ -127,10 +136,10 @@ function withoutSettings(environment) {
 }
 
 /** A whole configuration. */
-function configuration(app, settings) {
+function configuration(app, settings, tables) {
   // Long enough to close a handful of clients one after the other.
   const server = { drain_period: "2s", ...settings };
-  return toml({ server, admin: { listen: "127.0.0.1:0" }, apps: [app] });
+  return toml({ server, admin: { listen: "127.0.0.1:0" }, ...tables, apps: [app] });
 }
 
 /**
