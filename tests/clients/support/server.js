@@ -22,13 +22,18 @@ export const APP = { id: "1001", key: "clients-key", secret: "clients-secret" };
 export const MASTER_KEY = Buffer.from("the server never sees these bits").toString("base64");
 
 const launched = [];
+const directories = [];
 
 /** A new directory that is gone when the test file has ended. */
 export function temporary(prefix) {
   const directory = fs.mkdtempSync(path.join(os.tmpdir(), prefix));
-  process.once("exit", () => fs.rmSync(directory, { recursive: true, force: true }));
+  directories.push(directory);
   return directory;
 }
+
+process.once("exit", () => {
+  for (const directory of directories) fs.rmSync(directory, { recursive: true, force: true });
+});
 
 // A test that failed is easier to understand with what the server has to say about it.
 process.once("exit", (code) => {
