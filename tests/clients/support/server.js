@@ -56,7 +56,7 @@ export class Server {
   #args;
   #child;
 
-  /** `app` holds keys and tables of `[[apps]]`, `settings` those of `[server]`, `tables` further tables by their names. */
+  /** `app` holds what is in `[[apps]]`, `settings` what is in `[server]`; whatever else there is, is a table by its name. */
   static async start({ app = {}, settings = {}, ...tables } = {}) {
     const server = new Server();
     const file = path.join(temporary("fanfare-clients-"), "fanfare.toml");
