@@ -63,10 +63,12 @@ describe("the example for", { concurrency: true }, () => {
         app: { webhooks: [{ url }] },
         webhooks: { data_dir: temporary("fanfare-webhooks-") },
       });
+      // The client goes before its server does, and so does not come back to look for it.
+      const client = open(t, server);
       t.after(() => server.stop());
 
       const room = unique("room");
-      await subscribe(open(t, server), room);
+      await subscribe(client, room);
       await backend.line("the event", (line) => (line === `channel_occupied ${room}` ? line : undefined));
       await until("the answer", async () => (await server.metric("fanfare_webhooks_delivered_total")) === 1);
       assert.equal(await server.metric("fanfare_webhooks_failed_total"), 0);

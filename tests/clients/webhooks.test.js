@@ -5,7 +5,7 @@ import { describe, test } from "node:test";
 import { fileURLToPath } from "node:url";
 
 import { Backend } from "./support/backend.js";
-import { connected, next, open, subscribe, unique } from "./support/clients.js";
+import { connected, next, open, settle, subscribe, unique } from "./support/clients.js";
 import { DEADLINE_MS, until } from "./support/deadline.js";
 import { Child } from "./support/process.js";
 import { python } from "./support/python.js";
@@ -21,11 +21,12 @@ async function start(t, urls, users, app = {}, webhooks = {}) {
     webhooks: { data_dir: temporary("fanfare-webhooks-"), ...webhooks },
   });
   const backend = await Backend.start(server.library());
+  // They go before their server does, and so do not come back to look for it.
+  const clients = users.map((user) => open(t, server, backend.authFor(user)));
   t.after(async () => {
     await backend.stop();
     await server.crash();
   });
-  const clients = users.map((user) => open(t, server, backend.authFor(user)));
   await Promise.all(clients.map((pusher) => connected(pusher)));
   return { server, clients };
 }
@@ -39,6 +40,7 @@ async function everything(ann, bob) {
   here.trigger("client-typing", { text: "Grüße, 世界" });
   await typing;
   ann.unsubscribe(room);
+  await settle(ann);
   bob.unsubscribe(room);
   await subscribe(ann, cache);
   ann.unsubscribe(cache);

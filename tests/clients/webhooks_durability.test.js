@@ -30,12 +30,16 @@ async function start(t, endpoint, app = {}, webhooks = {}) {
     webhooks: { data_dir: temporary("fanfare-webhooks-"), ...webhooks },
   });
   const backend = await Backend.start(server.library());
+  const clients = [];
   t.after(async () => {
+    // They go before their server does, and so do not come back to look for it.
+    for (const pusher of clients) pusher.disconnect();
     await backend.stop();
     await server.crash();
   });
   const join = async (user) => {
     const pusher = open(t, server, backend.authFor(user));
+    clients.push(pusher);
     await connected(pusher);
     return pusher;
   };
