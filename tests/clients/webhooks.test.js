@@ -21,7 +21,7 @@ async function start(t, urls, users, app = {}, webhooks = {}) {
     webhooks: { data_dir: temporary("fanfare-webhooks-"), ...webhooks },
   });
   const backend = await Backend.start(server.library());
-  // They go before their server does, and so do not come back to look for it.
+  // They go before their server does.
   const clients = users.map((user) => open(t, server, backend.authFor(user)));
   t.after(async () => {
     await backend.stop();
