@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::Config;
-use crate::config::{AppConfig, AuthConfig, LogConfig, Secret, Sources};
+use crate::config::{AppConfig, AuthConfig, Secret, Sources, WebhookConfig, WebhookEvent, is_url};
 
 use super::logging::{self, LogArgs};
 use super::serve::serve;
@@ -25,6 +25,7 @@ const EXAMPLES: &str = "\
 Examples:
   fanfare dev
   fanfare dev --listen 127.0.0.1:8080
+  fanfare dev --webhook http://127.0.0.1:3000/pusher/webhook
 
 Prints settings to paste for pusher-js, Laravel, Node and Python. /pusher/auth
 and /pusher/user-auth sign everything for everybody.
@@ -39,6 +40,9 @@ pub(super) struct Args {
     /// The address for health checks and metrics: a loopback one.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9601", value_parser = loopback)]
     admin_listen: SocketAddr,
+    /// Where your backend is told what happens on its channels, about everything there is to tell; repeatable.
+    #[arg(long = "webhook", value_name = "URL", value_parser = webhook)]
+    webhooks: Vec<WebhookConfig>,
     #[command(flatten)]
     log: LogArgs,
 }
@@ -47,17 +51,14 @@ impl Args {
     pub(super) fn run(self) -> Result<(), CliError> {
         let log = Config::load(&Sources { overrides: self.log.overrides(), ..Sources::default() })?.config.log;
         logging::start(&log)?;
-        serve(config(self.listen, self.admin_listen, log), |address| output::line(banner(address, &program())))
+        let mut config = Config { log, ..Config::default() };
+        config.server.listen = self.listen;
+        config.admin.listen = self.admin_listen;
+        // A try leaves nothing behind.
+        config.webhooks.data_dir = None;
+        config.apps = vec![AppConfig { webhooks: self.webhooks, ..app() }];
+        serve(config, |address| output::line(banner(address, &program())))
     }
-}
-
-/// One app on these addresses.
-fn config(public: SocketAddr, admin: SocketAddr, log: LogConfig) -> Config {
-    let mut config = Config { log, ..Config::default() };
-    config.server.listen = public;
-    config.admin.listen = admin;
-    config.apps = vec![app()];
-    config
 }
 
 /// The app, with everything that can be switched on.
@@ -69,6 +70,16 @@ pub(super) fn app() -> AppConfig {
         encryption_master_key: Some(Secret::new(MASTER_KEY)),
         auth: AuthConfig { dev: true, ..AuthConfig::default() },
         ..AppConfig::new(APP_ID, APP_KEY, APP_SECRET)
+    }
+}
+
+/// An endpoint that hears of everything.
+fn webhook(url: &str) -> Result<WebhookConfig, &'static str> {
+    match is_url(url) {
+        true => {
+            Ok(WebhookConfig { events: WebhookEvent::ALL.map(|(_, event)| event).to_vec(), ..WebhookConfig::new(url) })
+        }
+        false => Err("expected an http:// or https:// URL such as http://127.0.0.1:3000/pusher/webhook"),
     }
 }
 

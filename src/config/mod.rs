@@ -33,6 +33,7 @@ pub use layers::Sources;
 pub use load::{ConfigError, Loaded};
 pub use master_key::MasterKey;
 pub use pattern::{matches, origin_allowed};
+pub use rule::is_url;
 pub use validate_auth::member_name;
 
 /// Every key with its meaning, allowed values, default and environment variable, as a file to start from: loading it

@@ -142,7 +142,8 @@ pub(super) fn optional_url(example: &str) -> Rule<String> {
     text("a URL", &expected, |text| text.is_empty() || is_url(text))
 }
 
-fn is_url(text: &str) -> bool {
+/// Whether a text is an address that requests can be sent to.
+pub fn is_url(text: &str) -> bool {
     let Ok(uri) = text.parse::<hyper::Uri>() else { return false };
     let host = uri.host().is_some_and(|host| !host.is_empty());
     // A user and password would end up in logs; a header is the place for them.

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::{Fanfare, Folder, KEY, Server, fanfare};
+use crate::support::{Backend, Fanfare, Folder, KEY, Server, fanfare};
 
 #[test]
 fn only_loopback_addresses_are_listened_on() {
@@ -126,4 +126,28 @@ fn the_printed_commands_work_as_they_are() {
     assert_eq!(triggered.succeeded(), "triggered my-event on my-channel\n");
     let line = listener.expect_out("my-event");
     assert!(line.ends_with("  my-channel  my-event  {\"hello\":\"world\"}"), "{line}");
+}
+
+#[test]
+fn a_backend_that_is_named_hears_of_everything() {
+    let backend = Backend::start("127.0.0.1:0", "200 OK", "");
+    let args = ["dev", "--listen=127.0.0.1:0", "--admin-listen=127.0.0.1:0", "--log-format=json", "--webhook"];
+    let server = Server::start(fanfare(&[&args[..], &[&backend.url()]].concat()));
+    let mut client = server.connect(KEY);
+    client.subscribe("room");
+    let mut names = [(); 3].map(|()| backend.request().body["events"][0]["name"].as_str().unwrap().to_owned());
+    names.sort();
+    assert_eq!(names, ["channel_occupied", "connection_opened", "subscription_count"]);
+    // It stops without a client coming back, so everything that was said to be true has ended.
+    drop(client);
+    server.stop();
+    let mut last = Vec::new();
+    while !last.contains(&"channel_vacated".to_owned()) {
+        last.push(backend.request().body["events"][0]["name"].as_str().unwrap().to_owned());
+    }
+    let output = fanfare(&["dev", "--webhook", "127.0.0.1:3000"]).run();
+    assert!(
+        output.failed(2).contains("expected an http:// or https:// URL such as http://127.0.0.1:3000/"),
+        "{output}"
+    );
 }

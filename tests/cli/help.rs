@@ -14,6 +14,7 @@ const LISTEN: Meanings =
 const DEV_LISTEN: Meanings = &[
     ("--listen", "clients and the HTTP API: a loopback one [default: 127.0.0.1:6001]"),
     ("--admin-listen", "health checks and metrics: a loopback one [default: 127.0.0.1:9601]"),
+    ("--webhook", "what happens on its channels, about everything there is to tell; repeatable"),
 ];
 const LOG: Meanings =
     &[("--log-format", "[possible values: text, json]"), ("--log-level", "info,fanfare::session=debug")];
