@@ -45,7 +45,7 @@ pub const DEFAULT_TOML: &str = include_str!("../../config/default.toml");
 pub struct Config {
     /// The public listener: WebSocket and HTTP API.
     pub server: ServerConfig,
-    /// The private listener: health and metrics.
+    /// The private listener: health, metrics and webhooks.
     pub admin: AdminConfig,
     /// What is logged, and how.
     pub log: LogConfig,
