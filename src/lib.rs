@@ -5,12 +5,13 @@
 //!
 //! ```text
 //! 6  process   server · cli · main                           who starts what, and in which order it stops
-//! 5  edges     websocket · api · admin                       bytes in, bytes out
+//! 5  edges     websocket · api · auth_endpoint · admin       bytes in, bytes out
 //! 4  session   session                                       one client's conversation
 //! 3  node      node                                          every action, written once
-//! 2  state     channels · webhooks                           what is true here, and who is told
-//! 1  ground    shutdown · socket · response · http_client ·   small tools without opinions
-//!              rate_limit · metrics · outbox · apps · auth
+//! 2  state     channels · webhooks · authorizers             what is true here, who is told, and who may do what
+//! 1  ground    shutdown · socket · request_body · response ·  small tools without opinions
+//!              http_client · rate_limit · metrics · outbox ·
+//!              apps · auth
 //! 0  words     protocol · config                             plain data: no sockets, no tasks, no clock
 //! ```
 //!
@@ -36,6 +37,8 @@ pub mod admin;
 pub mod api;
 pub mod apps;
 pub mod auth;
+pub mod auth_endpoint;
+pub mod authorizers;
 pub mod channels;
 pub mod cli;
 pub mod config;
@@ -45,6 +48,7 @@ pub mod node;
 pub mod outbox;
 pub mod protocol;
 pub mod rate_limit;
+pub mod request_body;
 pub mod response;
 pub mod server;
 pub mod session;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
@@ -16,6 +16,7 @@ pub struct Metrics {
     registry: Arc<Mutex<Registry>>,
     refused: Family<CodeLabel, Counter>,
     api_requests: Family<StatusLabel, Counter>,
+    auth_requests: Family<OutcomeLabel, Counter>,
     opened: Family<AppLabel, Counter>,
     closed: Family<CloseLabel, Counter>,
     received: Family<AppLabel, Counter>,
@@ -85,6 +86,34 @@ struct StatusLabel {
     status: u16,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabel {
+    app: String,
+    outcome: AuthOutcome,
+}
+
+/// How a question to the auth endpoint ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum AuthOutcome {
+    /// With a signature.
+    Allowed,
+    /// Without one.
+    Denied,
+    /// Nobody could decide.
+    Failed,
+}
+
+impl EncodeLabelValue for AuthOutcome {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let name = match self {
+            Self::Allowed => "allowed",
+            Self::Denied => "denied",
+            Self::Failed => "failed",
+        };
+        name.encode(encoder)
+    }
+}
+
 impl Metrics {
     /// All counters at zero.
     pub fn new() -> Self {
@@ -99,6 +128,7 @@ impl Metrics {
         Self {
             refused: counter!("connections_refused", "Connections refused at the handshake, by close code"),
             api_requests: counter!("api_requests", "HTTP API requests, by app and status"),
+            auth_requests: counter!("auth_requests", "Channels and sign-ins that the auth endpoint decided about"),
             opened: counter!("connections_opened", "Connections accepted"),
             closed: counter!("connections_closed", "Connections ended, by close code; 0 = by the client"),
             received: counter!("messages_received", "Messages from clients"),
@@ -159,6 +189,11 @@ impl Metrics {
     /// Counts a failure to write webhooks to disk.
     pub fn webhook_store_failed(&self) {
         self.webhook_store_errors.inc();
+    }
+
+    /// Counts a channel or a sign-in that the auth endpoint was asked about; `app` is empty if nobody knows which it is.
+    pub fn auth_request(&self, app: &str, outcome: AuthOutcome) {
+        self.auth_requests.get_or_create(&OutcomeLabel { app: app.to_owned(), outcome }).inc();
     }
 
     /// Adds a source of gauges.

@@ -11,6 +11,9 @@ pub const TEXT: &str = "text/plain; charset=utf-8";
 /// JSON. Without a `charset`, which some libraries do not expect.
 pub const JSON: &str = "application/json";
 
+/// A script.
+pub const JAVASCRIPT: &str = "application/javascript";
+
 /// The media type of OpenMetrics, which Prometheus asks for.
 pub const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 

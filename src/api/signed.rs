@@ -4,21 +4,16 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper::body::{Body, Incoming};
+use hyper::body::Incoming;
 use hyper::http::request::Parts;
-use tokio::select;
-use tokio::time::timeout;
 
 use crate::auth::{RequestError, SignedQuery};
 use crate::config::Limits;
 use crate::node::Tenant;
+use crate::request_body::{BodyError, read_body};
 
 use super::Context;
 use super::error::ApiError;
-
-/// Bytes of a body that is too large which are read and thrown away.
-const MAX_DISCARDED: usize = 64 * 1024 * 1024;
 
 /// A request that the app's backend has signed. Only verification makes one.
 #[derive(Debug)]
@@ -46,7 +41,12 @@ impl Signed {
         let node = &context.node;
         let named = app_id.and_then(|id| node.tenants().by_id(id));
         let limit = named.map_or(Limits::default().http_body, |tenant| tenant.app.config().limits.http_body);
-        let body = read_body(context, body, limit).await?;
+        let body = read_body(body, limit, context.request_timeout, &context.shutdown).await;
+        let body = body.map_err(|error| match error {
+            BodyError::TooLarge => ApiError::BodyTooLarge(limit),
+            BodyError::Incomplete => ApiError::BodyIncomplete,
+            BodyError::Timeout => ApiError::BodyTimeout,
+        })?;
 
         let query = SignedQuery::parse(head.uri.query().unwrap_or_default());
         let key = query.get("auth_key").ok_or(RequestError::Missing("auth_key"))?;
@@ -60,35 +60,4 @@ impl Signed {
         tenant.app.take_api_request(Instant::now()).map_err(ApiError::RateLimit)?;
         Ok(Self { tenant: Arc::clone(tenant), query, body })
     }
-}
-
-/// Bounded while it is read: no more than `limit` bytes are ever held.
-async fn read_body(context: &Context, mut body: Incoming, limit: usize) -> Result<Bytes, ApiError> {
-    if body.size_hint().lower() > limit as u64 {
-        discard(context, body);
-        return Err(ApiError::BodyTooLarge(limit));
-    }
-    match timeout(context.request_timeout, Limited::new(&mut body, limit).collect()).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            discard(context, body);
-            Err(ApiError::BodyTooLarge(limit))
-        }
-        Ok(Err(_)) => Err(ApiError::BodyIncomplete),
-        Err(_) => Err(ApiError::BodyTimeout),
-    }
-}
-
-/// Lets a client go on sending what it is being told is too much, within reason: most libraries read no answer before
-/// they have sent everything, and would only see a broken connection.
-fn discard(context: &Context, body: Incoming) {
-    let (stop, deadline) = (context.shutdown.clone(), context.request_timeout);
-    context.shutdown.spawn(async move {
-        let mut body = Limited::new(body, MAX_DISCARDED);
-        let rest = async { while let Some(Ok(_)) = body.frame().await {} };
-        select! {
-            _ = timeout(deadline, rest) => {}
-            () = stop.requested() => {}
-        }
-    });
 }

@@ -2,6 +2,7 @@
 //! users, §4.2 for the HTTP API.
 
 mod request;
+mod signer;
 mod token;
 
 use hmac::{Hmac, KeyInit, Mac};
@@ -9,6 +10,7 @@ use md5::Digest;
 use sha2::Sha256;
 
 pub use request::{RequestError, SignedQuery, query_pairs, sign_request};
+pub use signer::{Signer, shared_secret};
 pub use token::{TokenError, channel_text, user_text, verify_token};
 
 /// HMAC-SHA256 as 64 lower-case hex digits, the form of every signature in the protocol.

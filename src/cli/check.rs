@@ -26,7 +26,7 @@ impl Args {
         for warning in &loaded.warnings {
             output::remark(format_args!("warning: {warning}"));
         }
-        Server::check_tls(&loaded.config)?;
+        Server::check(&loaded.config)?;
         let name = file.map_or("environment".to_owned(), |file| file.display().to_string());
         let apps = match loaded.config.apps.len() {
             1 => "1 app".to_owned(),

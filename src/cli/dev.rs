@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::Config;
-use crate::config::{AppConfig, LogConfig, Sources};
+use crate::config::{AppConfig, AuthConfig, LogConfig, Secret, Sources};
 
 use super::logging::{self, LogArgs};
 use super::serve::serve;
@@ -16,6 +16,8 @@ pub(super) const APP_ID: &str = "1001";
 pub(super) const APP_KEY: &str = "app-key";
 /// Its secret: in every copy of the documentation, and so only good for this machine.
 pub(super) const APP_SECRET: &str = "app-secret";
+/// What its encrypted channels are made of: no more secret than the secret.
+const MASTER_KEY: &str = "ZmFuZmFyZSBkZXY6IGV2ZXJ5Ym9keSBoYXMgdGhpcy4=";
 /// Where it listens, which the tools use unless told otherwise.
 pub(super) const PUBLIC: &str = "127.0.0.1:6001";
 
@@ -24,7 +26,8 @@ Examples:
   fanfare dev
   fanfare dev --listen 127.0.0.1:8080
 
-Prints settings to paste for pusher-js, Laravel, Node and Python.
+Prints settings to paste for pusher-js, Laravel, Node and Python. /pusher/auth
+and /pusher/user-auth sign everything for everybody.
 No configuration file and no FANFARE_ variable is read.";
 
 #[derive(Debug, clap::Args)]
@@ -48,14 +51,25 @@ impl Args {
     }
 }
 
-/// One app with everything that can be switched on.
+/// One app on these addresses.
 fn config(public: SocketAddr, admin: SocketAddr, log: LogConfig) -> Config {
     let mut config = Config { log, ..Config::default() };
     config.server.listen = public;
     config.admin.listen = admin;
-    let app = AppConfig::new(APP_ID, APP_KEY, APP_SECRET);
-    config.apps = vec![AppConfig { client_events: true, subscription_counts: true, debug: true, ..app }];
+    config.apps = vec![app()];
     config
+}
+
+/// The app, with everything that can be switched on.
+pub(super) fn app() -> AppConfig {
+    AppConfig {
+        client_events: true,
+        subscription_counts: true,
+        debug: true,
+        encryption_master_key: Some(Secret::new(MASTER_KEY)),
+        auth: AuthConfig { dev: true, ..AuthConfig::default() },
+        ..AppConfig::new(APP_ID, APP_KEY, APP_SECRET)
+    }
 }
 
 /// The credentials are public, so the server must not be.
@@ -88,6 +102,7 @@ fn banner(address: SocketAddr, program: &str) -> String {
         .replace("@ID", APP_ID)
         .replace("@KEY", APP_KEY)
         .replace("@SECRET", APP_SECRET)
+        .replace("@MASTER", MASTER_KEY)
         .replace("@URL", &url)
         .replace("@FANFARE", program)
 }
@@ -103,9 +118,15 @@ const pusher = new Pusher("@KEY", {
   forceTLS: false,
   cluster: "mt1",
   enabledTransports: ["ws"],
+  // `fanfare dev` lets everybody do everything, as whoever they say they are. Without user_id you are a guest.
+  channelAuthorization: { transport: "ajax", endpoint: "http://@HOST:@PORT/pusher/auth", params: { user_id: "ann" } },
+  userAuthentication: { transport: "ajax", endpoint: "http://@HOST:@PORT/pusher/user-auth", params: { user_id: "ann" } },
 });
 
 pusher.subscribe("my-channel").bind("my-event", (data) => console.log(data));
+pusher.subscribe("presence-my-room").bind("pusher:subscription_succeeded", ({ me }) => console.log("I am", me.id));
+pusher.bind("pusher:signin_success", () => console.log("signed in"));
+pusher.signin();
 
 === Laravel .env ===
 BROADCAST_CONNECTION=pusher
@@ -132,6 +153,7 @@ const pusher = new Pusher({
   host: "@HOST",
   port: @PORT,
   useTLS: false,
+  encryptionMasterKeyBase64: "@MASTER", // for private-encrypted-… channels
 });
 
 pusher.trigger("my-channel", "my-event", { hello: "world" });

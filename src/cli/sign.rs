@@ -1,9 +1,8 @@
 //! `fanfare sign`: what an authorization endpoint would answer (protocol §3.3).
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::auth;
-use crate::config::Secret;
+use crate::auth::Signer;
 use crate::protocol::{ChannelName, Kind, SocketId};
 
 use super::target::TargetArgs;
@@ -43,43 +42,16 @@ impl Args {
             return output::line(signer.user(user_data));
         }
         let channel = self.channel.expect("clap asks for a channel unless there is user data");
-        if ChannelName::parse(&channel, usize::MAX).is_ok_and(|name| name.kind() == Kind::PrivateEncrypted) {
+        let encrypted =
+            ChannelName::parse(&channel, usize::MAX).is_ok_and(|name| name.kind() == Kind::PrivateEncrypted);
+        if encrypted && target.master_key.is_none() {
             output::remark(
-                "note: an encrypted channel's answer also needs shared_secret, which only your backend can make",
+                "note: an encrypted channel's answer also needs shared_secret, which takes the encryption_master_key of a \
+                 configuration",
             );
         }
-        output::line(signer.channel(&channel, self.channel_data.as_deref()))
-    }
-}
-
-/// Signs for one connection.
-#[derive(Debug)]
-pub(super) struct Signer<'a> {
-    /// The public half of the credentials.
-    pub(super) key: &'a str,
-    /// The private half.
-    pub(super) secret: &'a Secret,
-    /// The connection.
-    pub(super) socket_id: SocketId,
-}
-
-impl Signer<'_> {
-    /// The answer that lets the connection subscribe.
-    pub(super) fn channel(&self, channel: &str, channel_data: Option<&str>) -> Value {
-        let token = self.token(&auth::channel_text(self.socket_id, channel, channel_data));
-        match channel_data {
-            Some(data) => json!({ "auth": token, "channel_data": data }),
-            None => json!({ "auth": token }),
-        }
-    }
-
-    /// The answer that lets the connection sign in.
-    pub(super) fn user(&self, user_data: &str) -> Value {
-        json!({ "auth": self.token(&auth::user_text(self.socket_id, user_data)), "user_data": user_data })
-    }
-
-    fn token(&self, text: &str) -> String {
-        format!("{}:{}", self.key, auth::sign(self.secret.expose(), text))
+        let master_key = target.master_key.as_ref().filter(|_| encrypted);
+        output::line(signer.channel(&channel, self.channel_data.as_deref(), master_key))
     }
 }
 
@@ -94,27 +66,5 @@ fn json_object(text: &str) -> Result<String, String> {
         Ok(Value::Object(_)) => Ok(text.to_owned()),
         Ok(_) => Err("expected a JSON object".to_owned()),
         Err(error) => Err(format!("not JSON: {error}")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pushers_published_tokens_are_reproduced() {
-        let secret = Secret::new("7ad3773142a6692b25b8");
-        let signer =
-            Signer { key: "278d425bdf160c739803", secret: &secret, socket_id: socket_id("1234.1234").unwrap() };
-        let token = |hex: &str| format!("278d425bdf160c739803:{hex}");
-        let private = token("58df8b0c36d6982b82c3ecf6b4662e34fe8c25bba48f5369f135bf843651c3a4");
-        assert_eq!(signer.channel("private-foobar", None), json!({ "auth": private }));
-        let data = r#"{"user_id":10,"user_info":{"name":"Mr. Channels"}}"#;
-        let presence = token("31935e7d86dba64c2a90aed31fdc61869f9b22ba9d8863bba239c03ca481bc80");
-        let answer = signer.channel("presence-foobar", Some(data));
-        assert_eq!(answer, json!({ "auth": presence, "channel_data": data }));
-        let data = r#"{"id":"12345"}"#;
-        let user = token("4708d583dada6a56435fb8bc611c77c359a31eebde13337c16ab43aa6de336ba");
-        assert_eq!(signer.user(data), json!({ "auth": user, "user_data": data }));
     }
 }

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::path::PathBuf;
 
 use crate::Config;
-use crate::config::{AppConfig, Secret, Sources};
+use crate::config::{AppConfig, MasterKey, Secret, Sources};
 
 use super::url::BaseUrl;
 use super::{CliError, dev, settings};
@@ -43,6 +43,8 @@ pub(super) struct Target {
     pub(super) key: String,
     /// The secret that belongs to the key.
     pub(super) secret: Secret,
+    /// What the keys of the app's encrypted channels are made of, if that is known.
+    pub(super) master_key: Option<MasterKey>,
 }
 
 impl TargetArgs {
@@ -52,18 +54,20 @@ impl TargetArgs {
         let configured_url = config.as_ref().map(|config| BaseUrl::of_listener(&config.server));
         let dev_url = || BaseUrl::plain(dev::PUBLIC.parse().expect("a constant address"));
         let url = self.url.or(configured_url).unwrap_or_else(dev_url);
-        let (app_id, key, secret) = match (config, self.key, self.secret) {
+        let (app_id, key, secret, master_key) = match (config, self.key, self.secret) {
             (Some(config), key, secret) if key.is_none() || secret.is_none() => {
                 let (app, pair) = choose(&config.apps, self.app_id.as_deref(), key.as_deref())?;
-                (app.id.clone(), pair.key.clone(), secret.unwrap_or_else(|| pair.secret.clone()))
+                (app.id.clone(), pair.key.clone(), secret.unwrap_or_else(|| pair.secret.clone()), app.master_key())
             }
-            (_, key, secret) => (
-                self.app_id.unwrap_or_else(|| dev::APP_ID.to_owned()),
-                key.unwrap_or_else(|| dev::APP_KEY.to_owned()),
-                secret.unwrap_or_else(|| Secret::new(dev::APP_SECRET)),
-            ),
+            (_, key, secret) => {
+                // Credentials of another app do not go with the key of this one.
+                let master_key = if key.is_none() && secret.is_none() { dev::app().master_key() } else { None };
+                let key = key.unwrap_or_else(|| dev::APP_KEY.to_owned());
+                let secret = secret.unwrap_or_else(|| Secret::new(dev::APP_SECRET));
+                (self.app_id.unwrap_or_else(|| dev::APP_ID.to_owned()), key, secret, master_key)
+            }
         };
-        Ok(Target { url, app_id, key, secret })
+        Ok(Target { url, app_id, key, secret, master_key })
     }
 
     /// The server's configuration, if a file was named or the apps stand in the environment, as in a container.

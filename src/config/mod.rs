@@ -5,13 +5,17 @@
 //! key meant. `validate` has the rules between keys. To add a setting: the field and its default here, the line in
 //! `schema`, and its entry in `config/default.toml`, which a test demands.
 
+mod auth;
+mod claim_pattern;
 mod layers;
 mod load;
+mod master_key;
 mod pattern;
 mod rule;
 mod schema;
 mod suggest;
 mod validate;
+mod validate_auth;
 mod write;
 
 #[cfg(test)]
@@ -23,9 +27,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use auth::{AuthConfig, ForwardConfig, JwtAlgorithm, JwtConfig};
+pub use claim_pattern::{ClaimPattern, Part};
 pub use layers::Sources;
 pub use load::{ConfigError, Loaded};
+pub use master_key::MasterKey;
 pub use pattern::{matches, origin_allowed};
+pub use validate_auth::member_name;
 
 /// Every key with its meaning, allowed values, default and environment variable, as a file to start from: loading it
 /// gives [`Config::default`].
@@ -229,6 +237,11 @@ pub struct AppConfig {
     pub terminate_code: u16,
     /// What the app may use.
     pub limits: Limits,
+    /// What the keys of encrypted channels are made of, in base64; only for those whom `auth` lets in. See
+    /// [`AppConfig::master_key`].
+    pub encryption_master_key: Option<Secret>,
+    /// Who decides about subscriptions and sign-ins at `/pusher/auth` and `/pusher/user-auth`.
+    pub auth: AuthConfig,
     /// Whom of the app's backend to tell what happens; each with a URL that no other of the app has.
     pub webhooks: Vec<WebhookConfig>,
 }
@@ -367,6 +380,8 @@ impl AppConfig {
             assume_protocol_7: false,
             terminate_code: 4009,
             limits: Limits::default(),
+            encryption_master_key: None,
+            auth: AuthConfig::default(),
             webhooks: Vec::new(),
         }
     }

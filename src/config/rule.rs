@@ -14,6 +14,7 @@ use hyper::header::{HeaderName, HeaderValue};
 use tracing_subscriber::EnvFilter;
 
 use super::Secret;
+use super::claim_pattern::{ClaimPattern, is_claim};
 
 /// What a source says. The file has types; the environment and the command line only have text.
 #[derive(Debug, Clone, PartialEq)]
@@ -94,6 +95,18 @@ impl<T> Rule<T> {
     }
 }
 
+impl<T: 'static> Rule<Vec<T>> {
+    /// The same rule for a list that must not be empty.
+    pub(super) fn not_empty(self) -> Self {
+        let Self { read, .. } = self;
+        let read = Box::new(move |given: &Given| match read(given) {
+            Ok(items) if items.is_empty() => Err("empty".to_owned()),
+            read => read,
+        });
+        Self { read, ..self }
+    }
+}
+
 /// A switch.
 pub(super) fn flag() -> Rule<bool> {
     let read = |given: &Given| match given {
@@ -121,6 +134,12 @@ pub(super) fn quota<T: Integer>(max: T) -> Rule<T> {
 pub(super) fn url(example: &str) -> Rule<String> {
     let expected = format!("an http:// or https:// URL such as {example:?}");
     text("a URL", &expected, is_url)
+}
+
+/// The same, or none.
+pub(super) fn optional_url(example: &str) -> Rule<String> {
+    let expected = format!("an http:// or https:// URL such as {example:?}, or nothing");
+    text("a URL", &expected, |text| text.is_empty() || is_url(text))
 }
 
 fn is_url(text: &str) -> bool {
@@ -174,6 +193,67 @@ pub(super) fn words<T: Copy + PartialEq + 'static>(
 pub(super) fn channel_patterns() -> Rule<Vec<String>> {
     let allowed = |text: &str| !text.is_empty() && text.chars().all(|c| is_word(c) || "=@,.;*".contains(c));
     texts("a pattern of channel names", "patterns such as \"presence-*\"; an empty list for all channels", allowed)
+}
+
+/// Patterns of channel names with claims in them.
+pub(super) fn claim_channels() -> Rule<Vec<String>> {
+    let allowed = |text: &str| ClaimPattern::parse(text).is_some_and(|pattern| pattern.is_of_channels());
+    let expected = "patterns such as \"private-user-{sub}\" or \"presence-course-{courses[*]}\", in which no {claim} \
+                    touches another one or a `*`";
+    texts("a pattern of channel names", expected, allowed)
+}
+
+/// A text with claims in it.
+pub(super) fn claim_text() -> Rule<String> {
+    let allowed = |text: &str| ClaimPattern::parse(text).is_some_and(|pattern| pattern.is_single());
+    text(
+        "a text with claims",
+        "a text such as \"{sub}\" or \"{org}.{user.id}\", in which no {claim} touches another",
+        allowed,
+    )
+}
+
+/// The names of claims.
+pub(super) fn claims() -> Rule<Vec<String>> {
+    texts("the name of a claim", "names of claims such as \"name\" or \"user.name\"", is_claim)
+}
+
+/// The name of a claim, or none.
+pub(super) fn claim() -> Rule<String> {
+    let allowed = |text: &str| text.is_empty() || is_claim(text);
+    text("the name of a claim", "the name of a claim such as \"friends\" or \"user.friends\", or nothing", allowed)
+}
+
+/// The name of a cookie or a parameter, or none.
+pub(super) fn name(noun: &'static str) -> Rule<String> {
+    text(noun, "letters, digits, `_`, `-` and `.`, or nothing", |text| text.chars().all(|c| is_word(c) || c == '.'))
+}
+
+/// A text that means something to somebody else.
+pub(super) fn plain_text(noun: &'static str, expected: &str) -> Rule<String> {
+    text(noun, expected, |text| !text.contains(char::is_control))
+}
+
+/// A list of such texts.
+pub(super) fn plain_texts(noun: &'static str, expected: &str) -> Rule<Vec<String>> {
+    texts(noun, expected, |text| !text.is_empty() && !text.contains(char::is_control))
+}
+
+/// Names of headers that are passed on.
+pub(super) fn header_names() -> Rule<Vec<String>> {
+    let taken = [
+        "accept",
+        "authorization",
+        "connection",
+        "content-length",
+        "content-type",
+        "cookie",
+        "host",
+        "transfer-encoding",
+    ];
+    let allowed =
+        move |text: &str| HeaderName::from_bytes(text.as_bytes()).is_ok_and(|name| !taken.contains(&name.as_str()));
+    texts("a header that can be passed on", "names of headers such as \"X-CSRF-Token\"", allowed)
 }
 
 /// A directory that need not exist yet, or none.
@@ -338,6 +418,17 @@ pub(super) fn readable_file() -> Rule<PathBuf> {
     };
     let rule = Rule::new("the path of a readable PEM file", read, |path: &PathBuf| quote(&path.to_string_lossy()));
     Rule { names_a_file: true, ..rule }
+}
+
+/// The path of a file that can be opened, or none.
+pub(super) fn optional_file() -> Rule<Option<PathBuf>> {
+    let Rule { read, write, .. } = readable_file();
+    let read = move |given: &Given| match given.text() {
+        Some("") => Ok(None),
+        _ => read(given).map(Some),
+    };
+    let write = move |path: &Option<PathBuf>| path.as_ref().map_or_else(|| quote(""), &*write);
+    Rule { names_a_file: true, ..Rule::new("the path of a readable PEM file, or nothing", read, write) }
 }
 
 /// One of a few words.

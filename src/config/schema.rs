@@ -5,10 +5,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::rule::{
-    Rule, address, bytes, channel_patterns, choice, close_code, directory, duration, flag, headers, identifier,
-    log_level, number, origins, path_prefix, quota, readable_file, url, words,
+    Rule, address, bytes, channel_patterns, choice, claim, claim_channels, claim_text, claims, close_code, directory,
+    duration, flag, header_names, headers, identifier, log_level, name, number, optional_file, optional_url, origins,
+    path_prefix, plain_text, plain_texts, quota, readable_file, url, words,
 };
-use super::{AppConfig, Config, KeyPair, Limits, LogFormat, Secret, TlsConfig, WebhookConfig, WebhookEvent};
+use super::{
+    AppConfig, AuthConfig, Config, ForwardConfig, JwtAlgorithm, JwtConfig, KeyPair, Limits, LogFormat, Secret,
+    TlsConfig, WebhookConfig, WebhookEvent,
+};
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
@@ -99,6 +103,8 @@ pub(super) fn apps<V: Visitor>(v: &mut V, apps: &mut Vec<AppConfig>, defaults: &
         let blank = KeyPair { key: String::new(), secret: Secret::new("") };
         v.list("keys", &mut further, &blank, key_pair);
         app.keys.append(&mut further);
+        v.optional_secret("encryption_master_key", &mut app.encryption_master_key);
+        v.table("auth", |v| auth(v, &mut app.auth));
         v.list("webhooks", &mut app.webhooks, &WebhookConfig::new(""), webhook);
     });
 }
@@ -106,6 +112,39 @@ pub(super) fn apps<V: Visitor>(v: &mut V, apps: &mut Vec<AppConfig>, defaults: &
 fn key_pair<V: Visitor>(v: &mut V, pair: &mut KeyPair) {
     v.key("key", &mut pair.key, identifier("an app key").required());
     v.secret("secret", &mut pair.secret);
+}
+
+fn auth<V: Visitor>(v: &mut V, auth: &mut AuthConfig) {
+    v.key("dev", &mut auth.dev, flag());
+    v.optional("jwt", &mut auth.jwt, &JwtConfig::new(Vec::new()), jwt);
+    v.optional("forward", &mut auth.forward, &ForwardConfig::new(""), forward);
+}
+
+fn jwt<V: Visitor>(v: &mut V, jwt: &mut JwtConfig) {
+    let algorithms = words("a signature algorithm", &JwtAlgorithm::ALL, JwtAlgorithm::name);
+    v.key("algorithms", &mut jwt.algorithms, algorithms.not_empty().required());
+    v.optional_secret("secret", &mut jwt.secret);
+    v.key("public_key_file", &mut jwt.public_key_file, optional_file());
+    v.key("jwks_url", &mut jwt.jwks_url, optional_url("https://issuer.example/.well-known/jwks.json"));
+    v.key("jwks_max_age", &mut jwt.jwks_max_age, duration(SECOND..=24 * HOUR));
+    v.key("jwks_min_interval", &mut jwt.jwks_min_interval, duration(Duration::ZERO..=HOUR));
+    v.key("audience", &mut jwt.audience, plain_texts("an audience", "values of `aud`; an empty list for any"));
+    v.key("issuer", &mut jwt.issuer, plain_text("an issuer", "the value of `iss`, or nothing for any"));
+    v.key("leeway", &mut jwt.leeway, duration(Duration::ZERO..=10 * MINUTE));
+    v.key("cookie", &mut jwt.cookie, name("a cookie's name"));
+    v.key("parameter", &mut jwt.parameter, name("a parameter's name"));
+    v.key("channels", &mut jwt.channels, claim_channels());
+    v.key("user_id", &mut jwt.user_id, claim_text());
+    v.key("user_info", &mut jwt.user_info, claims());
+    v.key("watchlist", &mut jwt.watchlist, claim());
+}
+
+fn forward<V: Visitor>(v: &mut V, forward: &mut ForwardConfig) {
+    v.key("url", &mut forward.url, url("https://example.com/broadcasting/auth").required());
+    v.key("user_url", &mut forward.user_url, optional_url("https://example.com/broadcasting/user-auth"));
+    v.key("timeout", &mut forward.timeout, duration(Duration::from_millis(100)..=MINUTE));
+    v.key("cache", &mut forward.cache, duration(Duration::ZERO..=10 * MINUTE));
+    v.key("headers", &mut forward.headers, header_names());
 }
 
 fn webhook<V: Visitor>(v: &mut V, webhook: &mut WebhookConfig) {

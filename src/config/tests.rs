@@ -9,8 +9,8 @@ use super::layers::env_name;
 use super::schema::all_keys;
 use super::write::MASK;
 use super::{
-    AppConfig, Config, ConfigError, DEFAULT_TOML, KeyPair, Loaded, LogFormat, Secret, Sources, TlsConfig,
-    WebhookConfig, WebhookEvent,
+    AppConfig, Config, ConfigError, DEFAULT_TOML, ForwardConfig, JwtAlgorithm, JwtConfig, KeyPair, Loaded, LogFormat,
+    Secret, Sources, TlsConfig, WebhookConfig, WebhookEvent,
 };
 
 const APP: &str = "[[apps]]\nid = \"1\"\nkey = \"k\"\nsecret = \"s\"\n";
@@ -547,6 +547,95 @@ fn an_endpoint_that_cannot_work_is_a_mistake() {
     }
 }
 
+// --- auth ---
+
+#[test]
+fn a_jwt_authorizer_has_defaults_for_everything_but_its_key() {
+    let file =
+        format!("{APP}[apps.auth.jwt]\nalgorithms = [\"HS256\"]\nsecret_env = \"JWT\"\nuser_info = [\"user.name\"]\n");
+    let loaded = load_all(&file, &[("JWT", "a secret of at least 32 bytes....")], &[]).unwrap();
+    let jwt = loaded.config.apps[0].auth.jwt.as_ref().unwrap();
+    assert_eq!(jwt.secret.as_ref().unwrap().expose(), "a secret of at least 32 bytes....");
+    assert_eq!((jwt.user_id.as_str(), jwt.leeway, jwt.channels.len()), ("{sub}", Duration::from_secs(30), 0));
+    assert_eq!(loaded.warnings, Vec::<String>::new());
+}
+
+#[test]
+fn an_authorizer_that_cannot_work_is_a_mistake() {
+    let pem = TempFile::new("pem");
+    let jwt = |settings: &str| format!("{APP}[apps.auth.jwt]\n{settings}\n");
+    let key = format!("public_key_file = {:?}", pem.name());
+    let cases = [
+        (jwt("secret = \"s\""), "jwt.algorithms: missing; expected a list of HS256, RS256, ES256, EdDSA"),
+        (jwt("algorithms = [\"none\"]\nsecret = \"s\""), "\"none\" is not a signature algorithm"),
+        (jwt("algorithms = [\"HS256\"]"), "auth.jwt: no key; expected `secret`, `public_key_file` or `jwks_url`"),
+        (
+            jwt(&format!("algorithms = [\"HS256\"]\n{key}")),
+            "HS256 do not go with `public_key_file`; expected RS256, ES256",
+        ),
+        (
+            jwt("algorithms = [\"HS256\", \"RS256\"]\njwks_url = \"https://a.b\""),
+            "HS256, RS256 do not go with `jwks_url`",
+        ),
+        (jwt("algorithms = [\"RS256\"]\nsecret = \"s\""), "RS256 do not go with `secret`; expected HS256 alone"),
+        (
+            jwt(&format!("algorithms = [\"HS256\"]\nsecret = \"s\"\n{key}")),
+            "auth.jwt: secret and public_key_file are given",
+        ),
+        (jwt("algorithms = []\nsecret = \"s\""), "auth.jwt.algorithms: empty; expected a list of HS256, RS256"),
+        (
+            jwt("algorithms = [\"HS256\"]\nsecret = \"s\"\nchannels = [\"private-{a}{b}\"]"),
+            "\"private-{a}{b}\" is not a pattern",
+        ),
+        (jwt("algorithms = [\"HS256\"]\nsecret = \"s\"\nuser_id = \"{a[*]}\""), "\"{a[*]}\" is not a text with claims"),
+        (
+            jwt("algorithms = [\"HS256\"]\nsecret = \"s\"\nuser_info = [\"a.b\", \"b\"]"),
+            "two claims would be called \"b\"",
+        ),
+        (
+            format!("{APP}auth.dev = true\n[apps.auth.forward]\nurl = \"http://a.b\"\n"),
+            "auth: dev and forward are given",
+        ),
+        (format!("{APP}[apps.auth.forward]\ntimeout = \"1s\"\n"), "auth.forward.url: missing; expected an http://"),
+        (
+            format!("{APP}[apps.auth.forward]\nurl = \"http://a.b\"\nheaders = [\"Cookie\"]\n"),
+            "\"Cookie\" is not a header",
+        ),
+        (
+            format!("{APP}encryption_master_key = \"hunter2\"\n"),
+            "encryption_master_key: not 32 bytes in base64; expected the",
+        ),
+    ];
+    for (file, expected) in cases {
+        let found = mistakes(&file, &[], &[]);
+        assert!(found.len() == 1 && found[0].contains(expected), "{found:#?}\n{expected}");
+        assert!(!found[0].contains("hunter2"), "{found:#?}");
+    }
+}
+
+#[test]
+fn the_authorizer_that_trusts_everybody_stays_on_this_machine() {
+    let file = format!("{APP}auth.dev = true\n");
+    let found = obstacles(&file, &[]);
+    assert!(found.len() == 1 && found[0].contains(":5: apps.0.auth.dev: it lets everybody be anybody"), "{found:#?}");
+    assert_eq!(obstacles(&file, &[("server.listen", "127.0.0.1:6001")]), Vec::<String>::new());
+}
+
+#[test]
+fn weak_keys_of_tokens_bring_a_warning() {
+    let jwt = |settings: &str| {
+        let warnings = load_all(&format!("{APP}[apps.auth.jwt]\n{settings}\n"), &[], &[]).unwrap().warnings;
+        warnings.into_iter().map(|line| line.split(": ").nth(1).unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(jwt("algorithms = [\"HS256\"]\nsecret = \"short\""), ["apps.0.auth.jwt.secret"]);
+    let at = |url: &str| jwt(&format!("algorithms = [\"RS256\"]\njwks_url = {url:?}"));
+    assert_eq!(at("http://issuer.example/keys"), ["apps.0.auth.jwt.jwks_url"]);
+    for url in ["https://issuer.example/keys", "http://127.0.0.1:1/keys", "http://[::1]/keys", "http://localhost/keys"]
+    {
+        assert_eq!(at(url), Vec::<String>::new());
+    }
+}
+
 // --- rules between settings ---
 
 #[test]
@@ -620,12 +709,22 @@ fn the_printed_configuration_loads_again_once_the_secrets_are_put_in() {
     config.apps[1].webhooks = vec![WebhookConfig::new("http://a.example"), WebhookConfig::new("https://b.example")];
     config.apps[1].webhooks[0].headers.insert("X-A".to_owned(), Secret::new("hunter2"));
     config.apps[1].webhooks[1].events = vec![WebhookEvent::CacheMiss, WebhookEvent::UserOffline];
+    config.apps[0].auth.jwt = Some(JwtConfig {
+        public_key_file: Some(pem.0.clone()),
+        audience: vec!["fanfare".to_owned()],
+        channels: vec!["private-user-{sub}".to_owned()],
+        ..JwtConfig::new(vec![JwtAlgorithm::EdDsa, JwtAlgorithm::Es256])
+    });
+    config.apps[1].auth.forward = Some(ForwardConfig::new("http://a.example"));
+    config.apps.push(AppConfig::new("3", "k4", "hunter2"));
+    let secret = Some(Secret::new("hunter2"));
+    config.apps[2].auth.jwt = Some(JwtConfig { secret, ..JwtConfig::new(vec![JwtAlgorithm::Hs256]) });
     let printed = config.to_toml();
     assert!(!printed.contains("hunter2"), "{printed}");
-    assert_eq!(printed.matches(MASK).count(), 4);
+    assert_eq!(printed.matches(MASK).count(), 6);
     assert_eq!(load(&printed.replace(MASK, "hunter2")), config);
     let found = mistakes(&printed, &[], &[]);
-    assert!(found.len() == 4 && found.iter().all(|line| line.contains("the mask of a printed")), "{found:#?}");
+    assert!(found.len() == 6 && found.iter().all(|line| line.contains("the mask of a printed")), "{found:#?}");
 }
 
 // --- config/default.toml ---
@@ -650,13 +749,15 @@ fn the_default_file_is_the_default_configuration() {
 }
 
 #[test]
-fn the_default_file_without_its_comment_signs_adds_tls_an_app_and_an_endpoint_with_default_settings() {
+fn the_default_file_without_its_comment_signs_adds_tls_and_an_app_with_all_it_can_have_in_default_settings() {
     let pem = TempFile::new("pem");
     let mut expected = Config::default();
     expected.server.tls = Some(TlsConfig { certificate: pem.0.clone(), private_key: pem.0.clone() });
     expected.apps = vec![AppConfig::new("1001", "app-key", "app-secret")];
     expected.apps[0].keys.push(KeyPair { key: "next-key".to_owned(), secret: Secret::new("next-secret") });
     expected.apps[0].webhooks.push(WebhookConfig::new("https://example.com/pusher/webhook"));
+    let secret = Some(Secret::new("the output of `openssl rand -hex 32`"));
+    expected.apps[0].auth.jwt = Some(JwtConfig { secret, ..JwtConfig::new(vec![JwtAlgorithm::Hs256]) });
     assert_eq!(load(&uncommented(&pem)), expected);
 }
 
@@ -678,7 +779,7 @@ fn the_default_file_has_every_key_with_its_variable_and_what_it_may_be_and_no_ot
         if let Some(header) = content.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
             let in_list = header.replace("[apps.keys]", "apps.0.keys.0").replace("[apps]", "apps.0");
             let in_list = in_list.replace("[apps.webhooks]", "apps.0.webhooks.0");
-            table = in_list.replace("apps.limits", "apps.0.limits");
+            table = in_list.replace("apps.limits", "apps.0.limits").replace("apps.auth", "apps.0.auth");
         } else if let Some((name, _)) = content.split_once(" = ").filter(|(name, _)| !name.contains([' ', '`'])) {
             let path = format!("{table}.{name}");
             // The one example of a setting of its own.

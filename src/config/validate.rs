@@ -31,7 +31,14 @@ impl Config {
         );
         // Id and key are no secrets, so they may be those of the examples.
         let exposed = self.key_pairs().filter(|(_, pair)| pair.secret.expose() == DEMO_SECRET);
-        exposed.map(|(table, _)| (format!("{table}.secret"), text.clone())).collect()
+        let exposed = exposed.map(|(table, _)| (format!("{table}.secret"), text.clone()));
+        let open = format!(
+            "it lets everybody be anybody, and server.listen {} can be reached from other machines; expected another \
+             authorizer, or a loopback address there",
+            self.server.listen
+        );
+        let everybody = self.apps.iter().enumerate().filter(|(_, app)| app.auth.dev);
+        exposed.chain(everybody.map(|(index, _)| (format!("apps.{index}.auth.dev"), open.clone()))).collect()
     }
 
     /// All key pairs, each with the path of the table that it stands in.
@@ -74,6 +81,10 @@ impl Config {
                 }
             }
         }
+        for (index, app) in self.apps.iter().enumerate() {
+            let below = |(key, text)| (format!("apps.{index}.{key}"), text);
+            conflicts.extend(app.auth_conflicts().into_iter().map(below));
+        }
         conflicts
     }
 
@@ -100,6 +111,8 @@ impl Config {
             warn(limits.outbox < limits.event_data, "limits.outbox", text);
             let text = "more than 120 s has no effect on pusher-js, which pings after 120 s of silence at the latest";
             warn(limits.activity_timeout > PUSHER_JS_ACTIVITY_TIMEOUT, "limits.activity_timeout", text.to_owned());
+            let below = |(key, text)| (format!("apps.{index}.{key}"), text);
+            warnings.extend(app.auth_warnings().into_iter().map(below));
         }
         warnings
     }

@@ -15,6 +15,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_rustls::TlsAcceptor;
 use tracing::{info, warn};
 
+use crate::authorizers::{Authorizers, SetupError};
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::node::{Gauges, Node};
@@ -40,6 +41,7 @@ const LAST_SCRAPE: Duration = Duration::from_secs(1);
 pub struct Server {
     config: Config,
     node: Arc<Node>,
+    authorizers: Arc<Authorizers>,
     shutdown: Shutdown,
     public: TcpListener,
     admin: TcpListener,
@@ -73,6 +75,9 @@ pub enum StartError {
     /// Webhooks cannot be kept or sent.
     #[error(transparent)]
     Webhooks(#[from] webhooks::OpenError),
+    /// An authorizer that cannot decide anything.
+    #[error(transparent)]
+    Authorizer(#[from] SetupError),
 }
 
 impl Server {
@@ -82,6 +87,8 @@ impl Server {
     /// See [`StartError`].
     pub async fn bind(config: Config) -> Result<Self, StartError> {
         let tls = config.server.tls.as_ref().map(tls::acceptor).transpose()?;
+        let shutdown = Shutdown::default();
+        let authorizers = Arc::new(Authorizers::new(&config.apps, &shutdown)?);
         let (public, public_address) = listen("server.listen", config.server.listen)?;
         let (admin, admin_address) = listen("admin.listen", config.admin.listen)?;
         let metrics = Metrics::new();
@@ -90,14 +97,15 @@ impl Server {
         let node = Arc::new(Node::new(config.apps.clone(), webhooks, metrics, max_connections));
         node.metrics().register(Box::new(Gauges(Arc::downgrade(&node))));
         let addresses = (public_address, admin_address);
-        Ok(Self { config, node, shutdown: Shutdown::default(), public, admin, tls, addresses })
+        Ok(Self { config, node, authorizers, shutdown, public, admin, tls, addresses })
     }
 
-    /// Reads the certificate and its key, as [`Server::bind`] would.
+    /// Reads the certificate and the keys that the configuration names, as [`Server::bind`] would.
     ///
     /// # Errors
-    /// [`StartError::Tls`].
-    pub fn check_tls(config: &Config) -> Result<(), StartError> {
+    /// [`StartError::Tls`] and [`StartError::Authorizer`].
+    pub fn check(config: &Config) -> Result<(), StartError> {
+        Authorizers::new(&config.apps, &Shutdown::default())?;
         config.server.tls.as_ref().map_or(Ok(()), |tls| tls::acceptor(tls).map(drop))
     }
 
@@ -120,10 +128,12 @@ impl Server {
         let (public, admin) = self.addresses;
         info!(%public, %admin, max_connections = self.node.max_connections(), "listening");
         let deliveries = self.node.webhooks().start();
+        self.authorizers.warn_of_dev();
         self.shutdown.spawn(tick(Arc::clone(&self.node), self.shutdown.clone()));
         let pages = listener::AdminPages { node: Arc::clone(&self.node), shutdown: self.shutdown.clone() };
         admin_shutdown.spawn(listener::serve_admin(self.admin, pages, admin_shutdown.clone()));
-        let router = router::Router::new(&self.config.server, Arc::clone(&self.node), self.shutdown.clone());
+        let router =
+            router::Router::new(&self.config.server, Arc::clone(&self.node), self.authorizers, self.shutdown.clone());
         self.shutdown.spawn(listener::serve_public(self.public, self.tls, router, self.shutdown.clone()));
 
         shutdown.await;

@@ -8,11 +8,13 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::{HeaderMap, Request, Response, StatusCode};
 
+use crate::auth_endpoint::Endpoint;
+use crate::authorizers::Authorizers;
 use crate::config::ServerConfig;
 use crate::node::Node;
 use crate::response::{TEXT, respond};
 use crate::shutdown::Shutdown;
-use crate::{api, websocket};
+use crate::{api, auth_endpoint, websocket};
 
 /// Knows who answers what.
 #[derive(Debug, Clone)]
@@ -21,6 +23,7 @@ pub(super) struct Router(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     api: api::Context,
+    auth: auth_endpoint::Context,
     path_prefix: String,
     drain_period: Duration,
     trust_forwarded_headers: bool,
@@ -36,9 +39,16 @@ pub(super) struct Peer {
 }
 
 impl Router {
-    pub(super) fn new(config: &ServerConfig, node: Arc<Node>, shutdown: Shutdown) -> Self {
+    pub(super) fn new(
+        config: &ServerConfig,
+        node: Arc<Node>,
+        authorizers: Arc<Authorizers>,
+        shutdown: Shutdown,
+    ) -> Self {
+        let request_timeout = config.request_timeout;
         Self(Arc::new(Shared {
-            api: api::Context { node, shutdown, request_timeout: config.request_timeout },
+            api: api::Context { node: Arc::clone(&node), shutdown: shutdown.clone(), request_timeout },
+            auth: auth_endpoint::Context { node, authorizers, shutdown, request_timeout },
             path_prefix: config.path_prefix.clone(),
             drain_period: config.drain_period,
             trust_forwarded_headers: config.trust_forwarded_headers,
@@ -62,6 +72,11 @@ impl Router {
             }
             _ if websocket::is_upgrade(&request) => websocket::upgrade(shared.context(peer, &request), request, None),
             (["apps" | "users", ..], Some(path)) => api::handle(&shared.api, request, path).await,
+            (["pusher", endpoint @ ("auth" | "user-auth")], _) if !shared.auth.authorizers.is_empty() => {
+                let endpoint = if *endpoint == "auth" { Endpoint::Channels } else { Endpoint::Users };
+                let peer = shared.client(peer, &request).address;
+                auth_endpoint::handle(&shared.auth, &peer, request, endpoint).await
+            }
             ([""], _) => {
                 respond(StatusCode::OK, TEXT, "This is a Fanfare server. It speaks the Pusher Channels protocol.\n")
             }
@@ -71,8 +86,13 @@ impl Router {
 }
 
 impl Shared {
+    /// Who really sent the request.
+    fn client(&self, peer: Peer, request: &Request<Incoming>) -> Peer {
+        if self.trust_forwarded_headers { peer.behind_proxy(request.headers()) } else { peer }
+    }
+
     fn context(&self, peer: Peer, request: &Request<Incoming>) -> websocket::Context {
-        let peer = if self.trust_forwarded_headers { peer.behind_proxy(request.headers()) } else { peer };
+        let peer = self.client(peer, request);
         websocket::Context {
             node: Arc::clone(&self.api.node),
             shutdown: self.api.shutdown.clone(),

@@ -1,11 +1,14 @@
 //! The database below the store, and how to open it again: after an error of the disk redb refuses everything until then,
 //! and a disk that was full for a minute should not cost a restart.
 
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
 use parking_lot::RwLock;
-use redb::backends::InMemoryBackend;
+use redb::backends::{FileBackend, InMemoryBackend};
 use redb::{Database, DatabaseError, ReadTransaction, ReadableDatabase, WriteTransaction};
 
 /// Memory for pages of the database. Everything that is read often is in the queues anyway.
@@ -47,7 +50,7 @@ impl Disk {
     /// The database in this file, which is made if need be.
     pub(super) fn file(file: &Path) -> Result<Self, DatabaseError> {
         let file = file.to_owned();
-        Self::new(true, Arc::new(move || builder().create(&file)))
+        Self::new(true, Arc::new(move || builder().create_with_backend(FileBackend::new(open_private(&file)?)?)))
     }
 
     fn new(durable: bool, open: Open) -> Result<Self, DatabaseError> {
@@ -98,6 +101,11 @@ impl Disk {
         }
         Ok(())
     }
+}
+
+/// Opens a file, or makes one that its owner alone may read: events hold what clients have sent, and URLs may hold tokens.
+fn open_private(file: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(file)
 }
 
 fn builder() -> redb::Builder {

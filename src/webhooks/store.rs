@@ -9,6 +9,8 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -158,7 +160,8 @@ impl Store {
         let Some(directory) = directory else {
             return Self::on(Disk::memory().map_err(|error| error.to_string())?);
         };
-        std::fs::create_dir_all(directory).map_err(|error| format!("cannot be made: {error}"))?;
+        let make = DirBuilder::new().recursive(true).mode(0o700).create(directory);
+        make.map_err(|error| format!("cannot be made: {error}"))?;
         let disk = Disk::file(&directory.join(FILE)).map_err(|error| match error {
             DatabaseError::DatabaseAlreadyOpen => "is in use by another process".to_owned(),
             error => format!("{FILE} cannot be opened: {error}"),
@@ -604,6 +607,8 @@ fn decode<T: DeserializeOwned>(noun: &str, bytes: &[u8]) -> Option<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::super::attempt::Attempt;
     use super::super::disk::ram::Ram;
     use super::super::queue::Delivery;
@@ -854,5 +859,15 @@ mod tests {
         sync(&store);
         assert_eq!((told.kept.lock().len(), *told.failures.lock()), (2, 2));
         assert!(store.dead(1, |_| true).is_err());
+    }
+
+    #[test]
+    fn only_its_owner_may_read_what_is_kept() {
+        let directory = std::env::temp_dir().join(format!("fanfare-store-{}", std::process::id())).join("data");
+        let (store, _) = Store::open(Some(&directory)).unwrap();
+        let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&directory), mode(&directory.join(FILE))), (0o700, 0o600));
+        drop(store);
+        std::fs::remove_dir_all(directory.parent().unwrap()).unwrap();
     }
 }

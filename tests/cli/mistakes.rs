@@ -186,9 +186,12 @@ struct Setting {
     variable: String,
 }
 
-/// Every text is a secret but an empty one, and every text may be the path of a directory.
+/// Every text is a secret but an empty one, and every text may be the path of a directory, or mean something to whoever
+/// issues tokens.
 fn refuses_some_text(setting: &Setting) -> bool {
-    !setting.path.contains("secret") && !setting.path.ends_with("data_dir")
+    let any_text = ["data_dir", ".audience", ".issuer", ".user_id", ".user_info", ".watchlist"];
+    let takes_any = any_text.iter().any(|end| setting.path.ends_with(end)) && !setting.path.contains("limits");
+    !setting.path.contains("secret") && !takes_any
 }
 
 /// The default file without its comment signs, and all settings in it.
@@ -207,7 +210,7 @@ fn all_settings() -> (String, Vec<Setting>) {
                 "apps.limits" => "apps.0.limits".to_owned(),
                 "apps.keys" => "apps.0.keys.0".to_owned(),
                 "apps.webhooks" => "apps.0.webhooks.0".to_owned(),
-                other => other.to_owned(),
+                other => other.replace("apps.auth", "apps.0.auth"),
             };
         } else if let Some((key, _)) = line.split_once(" = ").filter(|(key, _)| !key.contains(['#', ' '])) {
             let path = format!("{table}.{key}");
@@ -276,9 +279,9 @@ fn a_wrong_value_or_a_slip_in_any_variable_is_a_mistake() {
     settings.retain(refuses_some_text);
     let wrong: Vec<_> = settings.iter().map(|setting| (setting.variable.as_str(), "!")).collect();
     let mut places: Vec<_> = settings.iter().map(|setting| (setting.variable.clone(), "expected ")).collect();
-    places
-        .extend([("FANFARE_APPS_0_SECRET".to_owned(), "empty"), ("FANFARE_APPS_0_KEYS_0_SECRET".to_owned(), "empty")]);
-    let empty = [("FANFARE_APPS_0_SECRET", ""), ("FANFARE_APPS_0_KEYS_0_SECRET", "")];
+    let secrets = ["FANFARE_APPS_0_SECRET", "FANFARE_APPS_0_KEYS_0_SECRET", "FANFARE_APPS_0_AUTH_JWT_SECRET"];
+    places.extend(secrets.map(|secret| (secret.to_owned(), "empty")));
+    let empty = secrets.map(|secret| (secret, ""));
     assert_one_each(&mistakes(None, &[&wrong[..], &empty].concat(), &[]), places.into_iter());
 }
 
@@ -295,9 +298,10 @@ fn a_wrong_value_or_a_slip_in_any_key_of_the_command_line_is_a_mistake() {
         assert!(found.contains(&expected), "{expected}\n{found:#?}");
     }
     let mut args: Vec<&str> = wrong.iter().map(String::as_str).collect();
-    args.extend(["--set=apps.0.secret=", "--set=apps.0.keys.0.secret="]);
+    args.extend(["--set=apps.0.secret=", "--set=apps.0.keys.0.secret=", "--set=apps.0.auth.jwt.secret="]);
     let places = settings.iter().map(|setting| (format!("--set {}", setting.path), "expected "));
-    let secrets = ["--set apps.0.secret", "--set apps.0.keys.0.secret"].map(|place| (place.to_owned(), "empty"));
+    let secrets = ["--set apps.0.secret", "--set apps.0.keys.0.secret", "--set apps.0.auth.jwt.secret"];
+    let secrets = secrets.map(|place| (place.to_owned(), "empty"));
     assert_one_each(&mistakes(None, &[], &args), places.chain(secrets));
 }
 

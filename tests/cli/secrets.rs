@@ -1,5 +1,8 @@
 //! Secrets: three ways to give one, and no way to get it back.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
 use serde_json::json;
 
 use crate::support::{Folder, KEY, LISTENERS, Server, fanfare};
@@ -139,4 +142,35 @@ fn a_stronger_source_replaces_a_secret_however_the_file_gives_it() {
         let old = server.tool(&["channels"]).env("FANFARE_APP_SECRET", "old").run();
         assert!(old.failed(1).contains("401 Unauthorized: Invalid signature"), "{old}");
     }
+}
+
+#[test]
+fn what_clients_are_recognised_by_is_not_logged() {
+    let folder = Folder::new();
+    let master_key = "czNjcmV0LW9mLXRoZS1lbmNyeXB0ZWQtY2hhbm5lbHM=";
+    let jwt = "[apps.auth.jwt]\nalgorithms = [\"HS256\"]\nsecret = \"s3cret-in-file\"\ncookie = \"session\"\n";
+    let app = format!(
+        "[[apps]]\nid = \"1\"\nkey = \"k\"\nsecret = \"s3cret-in-file\"\nencryption_master_key = \"{master_key}\"\n{jwt}"
+    );
+    let file = folder.write("fanfare.toml", format!("{LISTENERS}{app}"));
+    let shown = fanfare(&["config", "--config", &file]).run();
+    assert_silent(shown.succeeded());
+    assert!(!shown.stdout.contains(master_key), "{shown}");
+
+    let server = Server::start(fanfare(&["serve", "--config", &file, "--log-level", "trace"]));
+    for credentials in ["Authorization: Bearer s3cret-in-file.x.y", "Cookie: session=s3cret-in-file.x.y"] {
+        let mut stream = TcpStream::connect(server.public).unwrap();
+        let body = "socket_id=1.2&channel_name=private-a";
+        let request = format!(
+            "POST /pusher/auth HTTP/1.1\r\nHost: test\r\nConnection: close\r\n{credentials}\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 403 ") && answer.ends_with("\r\n\r\nForbidden\n"), "{answer}");
+    }
+    let output = server.stop();
+    assert!(output.stderr.contains("the token is not valid"), "{output}");
+    assert_silent(&output.to_string());
 }

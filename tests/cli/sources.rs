@@ -1,6 +1,6 @@
 //! `fanfare serve`: where its settings come from, and which of them wins.
 
-use crate::support::{APP, Client, Folder, LISTENERS, Server, fanfare};
+use crate::support::{APP, Client, Folder, LISTENERS, Server, fanfare, pem};
 
 /// The settings of a whole server, as an environment has them.
 const ENVIRONMENT: [(&str, &str); 6] = [
@@ -137,8 +137,8 @@ fn a_certificate_that_cannot_be_used_is_named_with_its_setting_by_serve_and_chec
     let folder = Folder::new();
     let [(certificate, key), (_, other_key)] = ["one", "other"].map(|name| {
         let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
-        let certificate = folder.write(&format!("{name}.crt"), made.cert.pem());
-        (certificate, folder.write(&format!("{name}.key"), made.signing_key.serialize_pem()))
+        let certificate = folder.write(&format!("{name}.crt"), pem("CERTIFICATE", made.cert.der()));
+        (certificate, folder.write(&format!("{name}.key"), pem("PRIVATE KEY", &made.signing_key.serialize_der())))
     });
     let no_pem = folder.write("no.pem", "not PEM\n");
     for (certificate, key, expected) in [
@@ -170,4 +170,20 @@ fn a_failure_to_start_is_told_in_the_format_of_the_log_and_told_even_without_a_l
     assert!(output.stderr.lines().last().unwrap().contains("\"level\":\"ERROR\""), "{output}");
     let output = serve("off");
     assert!(output.failed(1).starts_with(&format!("fanfare: server.listen: cannot listen on {taken}")), "{output}");
+}
+
+#[test]
+fn a_machine_without_root_certificates_is_told_which_setting_needs_them() {
+    let folder = Folder::new();
+    let jwt = "auth.jwt = { algorithms = [\"EdDSA\"], jwks_url = \"https://issuer.example/keys\" }\n";
+    let forward = "auth.forward = { url = \"https://app.example/auth\" }\n";
+    for (settings, key) in [(jwt, "jwt.jwks_url"), (forward, "forward.url")] {
+        let file = folder.write("fanfare.toml", format!("{LISTENERS}{APP}{settings}"));
+        let nowhere = [("SSL_CERT_FILE", "/nowhere"), ("SSL_CERT_DIR", "/nowhere")];
+        for command in ["serve", "check"] {
+            let output = fanfare(&[command, "--config", &file]).envs(&nowhere).run();
+            let expected = format!("apps.0.auth.{key}: no root certificates for https:// on this machine: ");
+            assert!(output.failed(1).contains(&expected), "{output}");
+        }
+    }
 }

@@ -260,9 +260,19 @@ fn what_cannot_be_signed_is_a_mistake_of_usage() {
         let output = fanfare(&[&["sign"], args].concat()).run();
         assert!(output.failed(2).contains(expected), "{output}");
     }
-    let output = fanfare(&["sign", "private-encrypted-room", "--socket-id=1.2"]).run();
-    output.succeeded();
-    assert!(output.stderr.starts_with("note: an encrypted channel's answer also needs shared_secret"), "{output}");
+}
+
+#[test]
+fn what_subscribers_decrypt_with_is_printed_if_the_master_key_is_known() {
+    let args = ["sign", "private-encrypted-room", "--socket-id=1.2"];
+    let secret = |output: &str| serde_json::from_str::<Value>(output).unwrap()["shared_secret"].clone();
+    let dev = fanfare(&args).run();
+    // SHA-256 of the name and "fanfare dev: everybody has this."
+    assert_eq!(secret(dev.succeeded()), "vFBo5g3tDO8vLgw5DONRMenHNVj3XHhazzXwxGW848M=");
+    assert_eq!(dev.stderr, "", "{dev}");
+    let other = fanfare(&args).envs(&[("FANFARE_APP_KEY", "other"), ("FANFARE_APP_SECRET", "secret")]).run();
+    assert_eq!(secret(other.succeeded()), Value::Null);
+    assert!(other.stderr.starts_with("note: an encrypted channel's answer also needs shared_secret"), "{other}");
 }
 
 // --- health ---

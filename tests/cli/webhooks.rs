@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use crate::support::{Backend, DEADLINE, Fanfare, Folder, KEY, LISTENERS, Server, fanfare, free_address};
+use crate::support::{Backend, DEADLINE, Fanfare, Folder, KEY, LISTENERS, Server, fanfare, free_address, pem};
 
 /// A server with the app of `fanfare dev` and these endpoints, which gives up after one attempt.
 fn serve(folder: &Folder, urls: &[&str]) -> Server {
@@ -152,9 +152,9 @@ fn what_does_not_exist_is_named() {
 fn an_endpoint_over_tls_is_recognised_by_the_systems_certificates() {
     let folder = Folder::new();
     let certificate = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
-    let roots = folder.write("roots.pem", certificate.cert.pem());
+    let roots = folder.write("roots.pem", pem("CERTIFICATE", certificate.cert.der()));
     let other = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
-    let others = folder.write("others.pem", other.cert.pem());
+    let others = folder.write("others.pem", pem("CERTIFICATE", other.cert.der()));
     let backend = Backend::start_tls(&certificate);
 
     let server = Server::start(command(&folder, &[&backend.url()]).env("SSL_CERT_FILE", &roots));

@@ -1,30 +1,13 @@
 // A real browser: pages in headless Chromium, with the builds of pusher-js that a `<script>` tag loads.
 
 import assert from "node:assert/strict";
-import fs from "node:fs";
 import { after, before, test } from "node:test";
 
-import { chromium } from "playwright-core";
-
 import { Backend } from "./support/backend.js";
+import { chromium } from "./support/chromium.js";
 import { unique } from "./support/clients.js";
 import { page } from "./support/page.js";
-import { APP, Server, temporary } from "./support/server.js";
-
-/** Debian's; `CHROMIUM` names another one. */
-const CHROMIUM = process.env.CHROMIUM ?? "/usr/bin/chromium";
-
-const ARGUMENTS = [
-  "--no-sandbox",
-  "--disable-gpu",
-  "--disable-quic",
-  "--no-first-run",
-  "--disable-background-networking",
-  "--disable-component-update",
-  "--disable-sync",
-  // Whatever else a browser would like to look up: nothing outside this machine exists.
-  "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-];
+import { APP, Server } from "./support/server.js";
 
 let server;
 let backend;
@@ -32,16 +15,11 @@ let library;
 let browser;
 
 before(async () => {
-  assert.ok(fs.existsSync(CHROMIUM), `${CHROMIUM} is missing: run \`apt-get install chromium\`, or set CHROMIUM`);
   server = await Server.start({ app: { client_events: true } });
   library = server.library();
   const document = page({ key: APP.key, clientOptions: server.clientOptions });
   backend = await Backend.start(library, { "/": document });
-  browser = await chromium.launchPersistentContext(temporary("fanfare-chromium-"), {
-    executablePath: CHROMIUM,
-    headless: true,
-    args: ARGUMENTS,
-  });
+  browser = await chromium();
 });
 after(async () => {
   await browser?.close();

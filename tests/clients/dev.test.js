@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import fs from "node:fs";
+import { createRequire } from "node:module";
 import path from "node:path";
 import { after, before, test } from "node:test";
 import { fileURLToPath } from "node:url";
@@ -9,7 +10,7 @@ import { fileURLToPath } from "node:url";
 import Echo from "laravel-echo";
 import PusherHttp from "pusher";
 
-import { connected, first, next, Pusher, watch } from "./support/clients.js";
+import { connected, first, next, Pusher, subscribe, watch } from "./support/clients.js";
 import { Child } from "./support/process.js";
 import { python } from "./support/python.js";
 import { launch, temporary } from "./support/server.js";
@@ -88,8 +89,12 @@ test("the printed pusher-js receives what the printed Node and Python trigger", 
 
   const client = new Child(process.execPath, [paste("pusher-js", "client.mjs")], { cwd: project });
   t.after(() => client.stop("SIGKILL"));
-  // The observer hears it when the printed client, which says nothing itself, has subscribed.
+  // The observer hears it when the printed client has subscribed.
   await Promise.race([both, client.exited().then(() => assert.fail(`the client ended:\n${client.output}`))]);
+
+  for (const expected of ["I am ann", "signed in"]) {
+    await client.line(expected, (line) => (line === expected ? line : undefined));
+  }
 
   const greeting = (line) => (line.includes("hello: 'world'") ? line : undefined);
   const runs = [
@@ -102,6 +107,19 @@ test("the printed pusher-js receives what the printed Node and Python trigger", 
     assert.equal(await trigger.exited(), 0, trigger.output);
     await client.line(`the event of ${path.basename(file)}`, greeting, from);
   }
+});
+
+test("the printed Node encrypts what a client of the same server decrypts", async (t) => {
+  const require = createRequire(path.join(project, "x.cjs"));
+  const [settings] = /new Pusher\([^)]*\)/.exec(blocks.Node);
+  const library = new Function("Pusher", `return ${settings}`)(require("pusher"));
+  const [options] = /new Pusher\([^]*?\n\}\)/.exec(blocks["pusher-js"]);
+  const pusher = watch(new Function("Pusher", `return ${options}`)(Pusher));
+  t.after(() => pusher.disconnect());
+  const channel = await subscribe(pusher, "private-encrypted-my-channel");
+  const event = next(channel, "my-event");
+  await library.trigger(channel.name, "my-event", { secret: "tea" });
+  assert.deepEqual(await event, { secret: "tea" });
 });
 
 test("the printed settings for Laravel drive its front-end and its backend", async (t) => {

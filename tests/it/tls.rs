@@ -12,7 +12,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-use crate::support::{Api, Call, Http, TempDir, TestServer, Wire, within};
+use crate::support::{Api, Call, Http, TempDir, TestServer, Wire, pem, within};
 
 struct Secured {
     server: TestServer,
@@ -29,8 +29,8 @@ impl Secured {
         let CertifiedKey { cert, signing_key } = generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
         let files = TempDir::new();
         let (certificate, private_key) = (files.path().join("cert.pem"), files.path().join("key.pem"));
-        std::fs::write(&certificate, cert.pem()).unwrap();
-        std::fs::write(&private_key, signing_key.serialize_pem()).unwrap();
+        std::fs::write(&certificate, pem("CERTIFICATE", cert.der())).unwrap();
+        std::fs::write(&private_key, pem("PRIVATE KEY", &signing_key.serialize_der())).unwrap();
         let server = TestServer::with(|config| {
             config.server.tls = Some(TlsConfig { certificate, private_key });
             config.apps[0].require_tls = true;

@@ -4,10 +4,10 @@ use std::collections::HashSet;
 
 use serde_json::{Value, json};
 
+use crate::auth::Signer;
 use crate::protocol::{ChannelName, SERVER_TO_USER, SocketId};
 
 use super::super::CliError;
-use super::super::sign::Signer;
 use super::super::target::Target;
 
 /// The arguments about channels and users.
@@ -88,7 +88,7 @@ impl Wish {
         let subscribe = self.channels.iter().map(|channel| {
             let mut data = if channel.needs_auth() {
                 let channel_data = self.channel_data.as_deref().filter(|_| channel.is_presence());
-                signer.channel(channel.as_str(), channel_data)
+                signer.channel(channel.as_str(), channel_data, None)
             } else {
                 json!({ "auth": "" })
             };
@@ -125,7 +125,8 @@ mod tests {
     fn messages(args: WishArgs) -> Vec<Value> {
         let url = "http://127.0.0.1:6001".parse().unwrap();
         let secret = Secret::new("7ad3773142a6692b25b8");
-        let target = Target { url, app_id: "3".to_owned(), key: "278d425bdf160c739803".to_owned(), secret };
+        let (app_id, key) = ("3".to_owned(), "278d425bdf160c739803".to_owned());
+        let target = Target { url, app_id, key, secret, master_key: None };
         let messages = args.wish().unwrap().messages(&target, SocketId::parse("1234.1234").unwrap().unwrap());
         messages.iter().map(|text| serde_json::from_str(text).unwrap()).collect()
     }

@@ -13,7 +13,7 @@ use std::time::Duration;
 pub use backend::Backend;
 pub use client::{Client, Heard};
 pub use fanfare::{Fanfare, Output, Process, fanfare};
-pub use files::Folder;
+pub use files::{Folder, pem};
 pub use server::{Server, draining};
 
 /// Longer than anything takes on a machine that is busy with other things.

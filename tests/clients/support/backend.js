@@ -15,9 +15,16 @@ const USERS = {
   cleo: { name: "Cleo", watchlist: [] },
 };
 
-/** Where the browser builds of pusher-js are; these paths are part of the package. */
-const WEB = path.join(path.dirname(require.resolve("pusher-js/package.json")), "dist/web");
-const SCRIPTS = new Set(["pusher.min.js", "pusher-with-encryption.min.js"]);
+/** The browser builds of pusher-js; these paths are part of the packages. */
+const SCRIPTS = new Map([
+  ["pusher.min.js", web("pusher-js", "pusher.min.js")],
+  ["pusher-with-encryption.min.js", web("pusher-js", "pusher-with-encryption.min.js")],
+  ["pusher-4.min.js", web("pusher-js-4", "pusher.min.js")],
+]);
+
+function web(name, file) {
+  return path.join(path.dirname(require.resolve(`${name}/package.json`)), "dist/web", file);
+}
 
 /** A running backend. `requests` lists the paths that were asked for. */
 export class Backend {
@@ -60,7 +67,7 @@ async function answer(backend, library, pages, request, response) {
   const reply = (status, type, body) => response.writeHead(status, { "Content-Type": type }).end(body);
   if (request.method === "GET") {
     const script = path.basename(pathname);
-    if (SCRIPTS.has(script)) return reply(200, "text/javascript", fs.readFileSync(path.join(WEB, script)));
+    if (SCRIPTS.has(script)) return reply(200, "text/javascript", fs.readFileSync(SCRIPTS.get(script)));
     if (pages[pathname]) return reply(200, "text/html; charset=utf-8", pages[pathname](searchParams));
     return reply(404, "text/plain", "no such page");
   }

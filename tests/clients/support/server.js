@@ -19,16 +19,21 @@ export const binary = path.resolve(root, process.env.FANFARE_BIN ?? "target/debu
 export const APP = { id: "1001", key: "clients-key", secret: "clients-secret" };
 
 /** 32 bytes that only the backend and its subscribers know. */
-const MASTER_KEY = Buffer.from("the server never sees these bits").toString("base64");
+export const MASTER_KEY = Buffer.from("the server never sees these bits").toString("base64");
 
 const launched = [];
+const directories = [];
 
 /** A new directory that is gone when the test file has ended. */
 export function temporary(prefix) {
   const directory = fs.mkdtempSync(path.join(os.tmpdir(), prefix));
-  process.once("exit", () => fs.rmSync(directory, { recursive: true, force: true }));
+  directories.push(directory);
   return directory;
 }
+
+process.once("exit", () => {
+  for (const directory of directories) fs.rmSync(directory, { recursive: true, force: true });
+});
 
 // A test that failed is easier to understand with what the server has to say about it.
 process.once("exit", (code) => {
@@ -51,20 +56,21 @@ export class Server {
   #args;
   #child;
 
-  /** `app` holds keys of `[[apps]]`, `settings` those of `[server]`. */
-  static async start({ app = {}, settings = {} } = {}) {
+  /** `app` holds what is in `[[apps]]`, `settings` what is in `[server]`; whatever else there is, is a table by its name. */
+  static async start({ app = {}, settings = {}, ...tables } = {}) {
     const server = new Server();
     const file = path.join(temporary("fanfare-clients-"), "fanfare.toml");
-    fs.writeFileSync(file, toml({ ...APP, ...app }, settings));
+    fs.writeFileSync(file, configuration({ ...APP, ...app }, settings, tables));
     server.#args = ["serve", "--config", file, "--log-format", "json"];
     await server.#launch("127.0.0.1:0");
     return server;
   }
 
   async #launch(listen) {
-    const { child, address } = await launch([...this.#args, "--listen", listen]);
+    const { child, address, admin } = await launch([...this.#args, "--listen", listen]);
     this.#child = child;
     this.address = address;
+    this.admin = admin;
     this.host = address.slice(0, address.lastIndexOf(":"));
     this.port = Number(address.slice(address.lastIndexOf(":") + 1));
   }
@@ -94,6 +100,14 @@ export class Server {
       encryptionMasterKeyBase64: MASTER_KEY,
       ...options,
     });
+  }
+
+  /** What a metric says now: the sum over all its labels. */
+  async metric(name) {
+    const page = await (await fetch(`http://${this.admin}/metrics`)).text();
+    const lines = page.split("\n").filter((line) => line.startsWith(`${name}{`) || line.startsWith(`${name} `));
+    assert.ok(lines.length > 0, `no metric is named ${name}:\n${page}`);
+    return lines.reduce((sum, line) => sum + Number(line.split(" ").at(-1)), 0);
   }
 
   /** Stops it as an operator would; anything but an orderly end is a failure. */
@@ -126,17 +140,27 @@ function withoutSettings(environment) {
   return Object.fromEntries(Object.entries(environment).filter(([name]) => !name.startsWith("FANFARE_")));
 }
 
-/** A JSON string, number or boolean is a TOML one, too. */
-function toml(app, settings) {
-  const lines = (table) => Object.entries(table).map(([key, value]) => `${key} = ${JSON.stringify(value)}`);
-  return [
-    "[server]",
-    // Long enough to close a handful of clients one after the other.
-    ...lines({ drain_period: "2s", ...settings }),
-    "[admin]",
-    'listen = "127.0.0.1:0"',
-    "[[apps]]",
-    ...lines(app),
-    "",
-  ].join("\n");
+/** A whole configuration. */
+function configuration(app, settings, tables) {
+  // Long enough to close a handful of clients one after the other.
+  const server = { drain_period: "2s", ...settings };
+  return toml({ server, admin: { listen: "127.0.0.1:0" }, ...tables, apps: [app] });
+}
+
+/**
+ * A table as TOML: its own values, then the tables and the lists of tables in it. Every other JSON value is a TOML one,
+ * too.
+ */
+function toml(table, path = []) {
+  const isTable = (value) => typeof value === "object" && !Array.isArray(value);
+  const isTables = (value) => Array.isArray(value) && value.length > 0 && value.every(isTable);
+  const values = [];
+  const below = [];
+  for (const [key, value] of Object.entries(table)) {
+    const name = [...path, key];
+    if (isTable(value)) below.push(`[${name.join(".")}]`, toml(value, name));
+    else if (isTables(value)) for (const item of value) below.push(`[[${name.join(".")}]]`, toml(item, name));
+    else values.push(`${key} = ${JSON.stringify(value)}`);
+  }
+  return [...values, ...below].join("\n");
 }

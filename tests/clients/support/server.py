@@ -34,13 +34,13 @@ client_events = true
 
 
 class Server:
-    """A running server with one app."""
+    """A running server with one app; `settings` are further lines of its `[[apps]]` table, and tables after it."""
 
-    def __init__(self):
+    def __init__(self, settings=""):
         assert BINARY.exists(), f"{BINARY} is missing: run `cargo build`, or set FANFARE_BIN"
         self._directory = tempfile.TemporaryDirectory(prefix="fanfare-clients-")
         config = pathlib.Path(self._directory.name, "fanfare.toml")
-        config.write_text(CONFIG.format(id=APP_ID, key=KEY, secret=SECRET))
+        config.write_text(CONFIG.format(id=APP_ID, key=KEY, secret=SECRET) + settings)
         command = [BINARY, "serve", "--config", config, "--listen", "127.0.0.1:0", "--log-format", "json"]
         # The settings of the machine's owner are not those of a test.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("FANFARE_")}

@@ -92,7 +92,9 @@ impl Http {
             }
             let mut response = Response { status, head, body: String::new() };
             let length = response.header("content-length").map(|length| length.parse().unwrap());
-            let body = if let Some(length) = length {
+            let body = if status == 204 {
+                Vec::new()
+            } else if let Some(length) = length {
                 self.wire.exactly(length).await
             } else if response.header("transfer-encoding").is_some_and(|value| value.eq_ignore_ascii_case("chunked")) {
                 self.chunks().await

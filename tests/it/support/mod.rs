@@ -2,22 +2,30 @@
 //! backend that receives webhooks, and signatures.
 
 mod api;
+mod ask;
 mod backend;
 mod client;
+pub mod jwt;
 mod message;
+mod pem;
+mod rsa_key;
 mod server;
 pub mod sign;
 mod temp_dir;
+mod web;
 mod wire;
 
 use std::time::Duration;
 
 pub use api::{Api, Call, Encoding, Http, Response};
+pub use ask::Ask;
 pub use backend::{Backend, Reply, Webhook};
 pub use client::Client;
 pub use message::Message;
+pub use pem::pem;
 pub use server::TestServer;
 pub use temp_dir::TempDir;
+pub use web::{Answer, Web};
 pub use wire::{Item, Opcode, Wire, head, masked, unmasked};
 
 /// How long a test waits for something that should arrive before it fails.

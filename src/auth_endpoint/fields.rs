@@ -1,0 +1,208 @@
+//! What a request asks for: fields of its query, and of its form or JSON body. All count alike, so none may be there twice.
+
+use std::fmt;
+
+use percent_encoding::percent_decode_str;
+use serde::Deserializer;
+use serde::de::{Deserialize, MapAccess, Visitor};
+use serde_json::Value;
+
+use crate::protocol::json;
+
+/// The fields, in order.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Fields(Vec<(String, String)>);
+
+/// The channels that are asked for.
+#[derive(Debug, PartialEq)]
+pub(super) enum Names {
+    /// The usual form: `channel_name=a`.
+    One(String),
+    /// The form of batching front-ends: `channel_name[0]=a&channel_name[1]=b`. Distinct, in order.
+    Batch(Vec<String>),
+}
+
+/// What is wrong with a request; the one who sent it is told.
+#[derive(Debug, PartialEq, thiserror::Error)]
+pub(super) enum Malformed {
+    #[error("the body is not a JSON object")]
+    Json,
+    #[error("{0} is missing")]
+    Missing(&'static str),
+    #[error("{0} is given more than once")]
+    Twice(&'static str),
+    #[error("{0} must be a string")]
+    NotText(&'static str),
+    #[error("more than {0} channels at once (limits.channels_per_event)")]
+    TooMany(usize),
+    #[error("socket_id is not the id of a connection")]
+    SocketId,
+    #[error("callback must be of the form Pusher.auth_callbacks['1']")]
+    Callback,
+    #[error("a GET request needs a callback; send a POST request instead")]
+    NoCallback,
+}
+
+/// Fields that mean something to Fanfare itself, and are not passed on.
+const OWN: [&str; 3] = ["socket_id", "channel_name", "callback"];
+
+impl Fields {
+    /// Those of a query string or of a form.
+    pub(super) fn of_form(text: &str) -> Self {
+        let decode = |text: &str| {
+            let text = text.replace('+', " ");
+            percent_decode_str(&text).decode_utf8_lossy().into_owned()
+        };
+        let pairs =
+            text.split('&').filter(|pair| !pair.is_empty()).map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+        Self(pairs.map(|(name, value)| (decode(name), decode(value))).collect())
+    }
+
+    /// Those of a JSON object. A list of channel names becomes what it would be in a form; other values that are no strings
+    /// become JSON text.
+    ///
+    /// # Errors
+    /// [`Malformed::Json`], or one of Fanfare's own fields is something else than text.
+    pub(super) fn of_json(text: &str) -> Result<Self, Malformed> {
+        let Members(members) = json::object(text).map_err(|_| Malformed::Json)?;
+        let mut fields = Vec::new();
+        for (name, value) in members {
+            let own = OWN.iter().find(|own| **own == name).copied();
+            match (own, value) {
+                (_, Value::String(text)) => fields.push((name, text)),
+                (Some("channel_name"), Value::Array(names)) => {
+                    for name in names {
+                        let Value::String(name) = name else { return Err(Malformed::NotText("channel_name")) };
+                        fields.push(("channel_name[]".to_owned(), name));
+                    }
+                }
+                (Some(own), _) => return Err(Malformed::NotText(own)),
+                (None, value) => fields.push((name, value.to_string())),
+            }
+        }
+        Ok(Self(fields))
+    }
+
+    /// These and those.
+    pub(super) fn and(mut self, other: Self) -> Self {
+        self.0.extend(other.0);
+        self
+    }
+
+    /// The field of this name.
+    ///
+    /// # Errors
+    /// It is there more than once: whoever looks at the other one would see another request.
+    pub(super) fn one(&self, name: &'static str) -> Result<Option<&str>, Malformed> {
+        let mut values = self.0.iter().filter(|(key, _)| key == name).map(|(_, value)| value.as_str());
+        match (values.next(), values.next()) {
+            (value, None) => Ok(value),
+            _ => Err(Malformed::Twice(name)),
+        }
+    }
+
+    /// The channels.
+    ///
+    /// # Errors
+    /// There is none, there are both forms, or more than `max`.
+    pub(super) fn channels(&self, max: usize) -> Result<Names, Malformed> {
+        let one = self.one("channel_name")?;
+        let mut batch: Vec<String> = Vec::new();
+        for (_, name) in self.0.iter().filter(|(key, _)| is_item(key)) {
+            if !batch.contains(name) {
+                batch.push(name.clone());
+            }
+            if batch.len() > max {
+                return Err(Malformed::TooMany(max));
+            }
+        }
+        match one {
+            Some(_) if !batch.is_empty() => Err(Malformed::Twice("channel_name")),
+            Some(name) => Ok(Names::One(name.to_owned())),
+            None if batch.is_empty() => Err(Malformed::Missing("channel_name")),
+            None => Ok(Names::Batch(batch)),
+        }
+    }
+
+    /// What is left for the authorizer.
+    pub(super) fn params(self) -> Vec<(String, String)> {
+        self.0.into_iter().filter(|(name, _)| !OWN.contains(&name.as_str()) && !is_item(name)).collect()
+    }
+}
+
+/// `channel_name[]` or `channel_name[0]`.
+fn is_item(name: &str) -> bool {
+    let index = name.strip_prefix("channel_name[").and_then(|rest| rest.strip_suffix(']'));
+    index.is_some_and(|index| index.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+/// The members of an object, all of them: a map would keep the last of two with the same name.
+struct Members(Vec<(String, Value)>);
+
+impl<'de> Deserialize<'de> for Members {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct All;
+        impl<'de> Visitor<'de> for All {
+            type Value = Members;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
+                let mut members = Vec::new();
+                while let Some(member) = map.next_entry()? {
+                    members.push(member);
+                }
+                Ok(Members(members))
+            }
+        }
+        deserializer.deserialize_map(All)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn batch(names: &[&str]) -> Result<Names, Malformed> {
+        Ok(Names::Batch(names.iter().map(|name| (*name).to_owned()).collect()))
+    }
+
+    #[test]
+    fn a_form_and_json_say_the_same() {
+        let form = Fields::of_form("socket_id=1.2&channel_name=private-a%3Bb&user+id=a%20b%2Bc&empty=&bare");
+        let json = r#"{"socket_id":"1.2","channel_name":"private-a;b","user id":"a b+c","empty":"","bare":""}"#;
+        assert_eq!(Ok(form), Fields::of_json(json));
+        let form = Fields::of_form("channel_name%5B0%5D=a&channel_name[1]=b&n=5");
+        assert_eq!(form.channels(2), batch(&["a", "b"]));
+        let json = Fields::of_json(r#"{"channel_name":["a","b","a"],"n":5,"o":{"x":[1]}}"#).unwrap();
+        assert_eq!(json.channels(2), batch(&["a", "b"]));
+        let text = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        assert_eq!(json.params(), [text("n", "5"), text("o", r#"{"x":[1]}"#)]);
+    }
+
+    #[test]
+    fn a_field_that_is_there_twice_is_ambiguous() {
+        let twice = Err(Malformed::Twice("channel_name"));
+        assert_eq!(Fields::of_form("channel_name=a&channel_name=a").channels(9), twice);
+        assert_eq!(Fields::of_form("channel_name=a&channel_name[]=b").channels(9), twice);
+        assert_eq!(Fields::of_form("channel_name=a").and(Fields::of_form("channel_name=b")).channels(9), twice);
+        let json = Fields::of_json(r#"{"channel_name":"a","channel_name":"b"}"#).unwrap();
+        assert_eq!(json.channels(9), twice);
+        assert_eq!(Fields::of_form("socket_id=1.2&socket_id=1.2").one("socket_id"), Err(Malformed::Twice("socket_id")));
+    }
+
+    #[test]
+    fn what_is_no_request_is_refused() {
+        for text in ["", "[]", "5", "{", r#"{"a":1} x"#, "null"] {
+            assert_eq!(Fields::of_json(text), Err(Malformed::Json), "{text}");
+        }
+        for text in [r#"{"channel_name":5}"#, r#"{"channel_name":{}}"#, r#"{"channel_name":["a",5]}"#] {
+            assert_eq!(Fields::of_json(text), Err(Malformed::NotText("channel_name")), "{text}");
+        }
+        assert_eq!(Fields::of_form("").channels(1), Err(Malformed::Missing("channel_name")));
+        assert_eq!(Fields::of_form("channel_name[x]=a").channels(1), Err(Malformed::Missing("channel_name")));
+        assert_eq!(Fields::of_form("channel_name[]=a&channel_name[]=b").channels(1), Err(Malformed::TooMany(1)));
+    }
+}

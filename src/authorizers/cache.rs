@@ -1,0 +1,168 @@
+//! Answers that are good for a while, so that clients that all reconnect at once ask each question once. Who asks what is
+//! being asked already waits for the same answer.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::select;
+use tokio::sync::watch;
+
+use crate::shutdown::Shutdown;
+
+/// Answers that are kept; above it the oldest is forgotten.
+const MAX_ENTRIES: usize = 4096;
+
+/// A digest of everything that decides.
+pub(super) type Key = [u8; 32];
+
+/// Answers by question.
+#[derive(Debug)]
+pub(super) struct Cache<A> {
+    time: Duration,
+    shutdown: Shutdown,
+    entries: Arc<Mutex<Entries<A>>>,
+}
+
+#[derive(Debug)]
+struct Entries<A> {
+    by_key: HashMap<Key, Entry<A>>,
+    /// The keys with the entries' numbers, oldest first.
+    order: VecDeque<(Key, u64)>,
+    count: u64,
+}
+
+#[derive(Debug)]
+struct Entry<A> {
+    number: u64,
+    asked: Instant,
+    answer: watch::Receiver<Option<A>>,
+}
+
+impl<A: Clone + Send + Sync + 'static> Cache<A> {
+    /// An empty cache whose answers are good for this long.
+    pub(super) fn new(time: Duration, shutdown: Shutdown) -> Self {
+        let entries = Entries { by_key: HashMap::new(), order: VecDeque::new(), count: 0 };
+        Self { time, shutdown, entries: Arc::new(Mutex::new(entries)) }
+    }
+
+    /// The answer that is known or on its way, or else that of `ask`. One that `keep` does not want is given to all who
+    /// wait for it, and to nobody after. `None` if the server stops.
+    ///
+    /// # Cancel safety
+    /// Safe: a question that was asked is answered for the others.
+    pub(super) async fn get<F>(&self, key: Key, ask: impl FnOnce() -> F, keep: fn(&A) -> bool) -> Option<A>
+    where
+        F: Future<Output = A> + Send + 'static,
+    {
+        let known = self.entries.lock().get(&key, self.time);
+        let mut answer = known.unwrap_or_else(|| self.begin(key, ask(), keep));
+        answer.wait_for(Option::is_some).await.ok().and_then(|answer| answer.clone())
+    }
+
+    fn begin<F>(&self, key: Key, ask: F, keep: fn(&A) -> bool) -> watch::Receiver<Option<A>>
+    where
+        F: Future<Output = A> + Send + 'static,
+    {
+        let (sender, receiver) = watch::channel(None);
+        let number = self.entries.lock().insert(key, receiver.clone());
+        let (entries, shutdown) = (Arc::clone(&self.entries), self.shutdown.clone());
+        self.shutdown.spawn(async move {
+            let answer = select! {
+                answer = ask => answer,
+                () = shutdown.requested() => return,
+            };
+            if !keep(&answer) {
+                entries.lock().remove(&key, number);
+            }
+            let _ = sender.send(Some(answer));
+        });
+        receiver
+    }
+}
+
+impl<A> Entries<A> {
+    fn get(&self, key: &Key, time: Duration) -> Option<watch::Receiver<Option<A>>> {
+        let entry = self.by_key.get(key)?;
+        let useful = match *entry.answer.borrow() {
+            Some(_) => entry.asked.elapsed() < time,
+            // On its way, unless nobody is left to bring it.
+            None => entry.answer.has_changed().is_ok(),
+        };
+        useful.then(|| entry.answer.clone())
+    }
+
+    fn insert(&mut self, key: Key, answer: watch::Receiver<Option<A>>) -> u64 {
+        self.count += 1;
+        let number = self.count;
+        self.by_key.insert(key, Entry { number, asked: Instant::now(), answer });
+        self.order.push_back((key, number));
+        while self.by_key.len() > MAX_ENTRIES || self.order.len() > 2 * MAX_ENTRIES {
+            let Some((oldest, number)) = self.order.pop_front() else { break };
+            self.remove(&oldest, number);
+        }
+        number
+    }
+
+    /// Forgets this entry, but not one that has taken its place.
+    fn remove(&mut self, key: &Key, number: u64) {
+        if self.by_key.get(key).is_some_and(|entry| entry.number == number) {
+            self.by_key.remove(key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    async fn ask(cache: &Cache<u32>, key: u8, asked: &Arc<AtomicU32>, keep: fn(&u32) -> bool) -> Option<u32> {
+        let asked = Arc::clone(asked);
+        cache.get([key; 32], || async move { asked.fetch_add(1, Ordering::Relaxed) + 1 }, keep).await
+    }
+
+    #[tokio::test]
+    async fn a_question_is_asked_once_and_its_answer_given_to_all() {
+        let cache = Cache::new(Duration::from_secs(60), Shutdown::default());
+        let asked = Arc::default();
+        let both = tokio::join!(ask(&cache, 1, &asked, |_| true), ask(&cache, 1, &asked, |_| true));
+        assert_eq!(both, (Some(1), Some(1)));
+        assert_eq!(ask(&cache, 1, &asked, |_| true).await, Some(1));
+        assert_eq!(ask(&cache, 2, &asked, |_| true).await, Some(2));
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_not_kept_or_too_old_is_asked_for_again() {
+        let asked = Arc::default();
+        let cache = Cache::new(Duration::from_secs(60), Shutdown::default());
+        assert_eq!(ask(&cache, 1, &asked, |_| false).await, Some(1));
+        assert_eq!(ask(&cache, 1, &asked, |_| true).await, Some(2));
+        let cache = Cache::new(Duration::ZERO, Shutdown::default());
+        assert_eq!(ask(&cache, 1, &asked, |_| true).await, Some(3));
+        assert_eq!(ask(&cache, 1, &asked, |_| true).await, Some(4));
+    }
+
+    #[tokio::test]
+    async fn the_number_of_answers_is_bounded() {
+        let cache: Cache<u32> = Cache::new(Duration::from_secs(60), Shutdown::default());
+        for n in 0..3 * MAX_ENTRIES as u64 {
+            let mut key = [0; 32];
+            key[..8].copy_from_slice(&n.to_be_bytes());
+            cache.entries.lock().insert(key, watch::channel(None).1);
+        }
+        let entries = cache.entries.lock();
+        assert_eq!(entries.by_key.len(), MAX_ENTRIES);
+        assert!(entries.order.len() <= 2 * MAX_ENTRIES);
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_is_released_when_the_server_stops() {
+        let shutdown = Shutdown::default();
+        let cache: Cache<u32> = Cache::new(Duration::from_secs(60), shutdown.clone());
+        let waiting = cache.get([0; 32], std::future::pending, |_| true);
+        let (answer, ()) = tokio::join!(waiting, async { shutdown.request() });
+        assert_eq!(answer, None);
+    }
+}
