@@ -48,8 +48,17 @@ pub(super) struct Cached {
 #[derive(Debug, Default)]
 struct Count {
     last_sent: Option<Instant>,
-    /// A chore on the agenda will send the next one.
-    pending: bool,
+    /// It has changed since.
+    held_back: bool,
+    /// A chore on the agenda looks at it.
+    planned: bool,
+}
+
+impl Count {
+    /// Until when a large channel has to wait for the next one.
+    fn pause(&self, rules: &Rules, now: Instant) -> Option<Instant> {
+        self.last_sent.map(|sent| sent + rules.count_interval).filter(|next| *next > now)
+    }
 }
 
 impl Channel {
@@ -158,10 +167,10 @@ impl State {
         if !rules.counts || name.is_presence() {
             return (false, None);
         }
-        let next = self.count.last_sent.map(|sent| sent + rules.count_interval).filter(|next| *next > now);
-        match next {
+        match self.count.pause(rules, now) {
             Some(next) if self.subscribers.len() > rules.count_threshold => {
-                let planned = std::mem::replace(&mut self.count.pending, true);
+                self.count.held_back = true;
+                let planned = std::mem::replace(&mut self.count.planned, true);
                 (false, (!planned).then_some((next, Chore::Count)))
             }
             _ => {
@@ -171,17 +180,33 @@ impl State {
         }
     }
 
-    /// The chore of a throttled count. Whether there was one.
-    pub(super) fn send_pending_count(&mut self, name: &ChannelName, now: Instant) -> bool {
-        let pending = std::mem::take(&mut self.count.pending);
-        if pending {
-            self.send_count(name, now);
+    /// The chore of a throttled count: sends it, unless everybody was told meanwhile. Whether it did, and when to look
+    /// again.
+    pub(super) fn send_pending_count(
+        &mut self,
+        name: &ChannelName,
+        rules: &Rules,
+        now: Instant,
+    ) -> (bool, Option<(Instant, Chore)>) {
+        self.count.planned = false;
+        if !self.count.held_back {
+            return (false, None);
         }
-        pending
+        match self.count.pause(rules, now) {
+            Some(next) => {
+                self.count.planned = true;
+                (false, Some((next, Chore::Count)))
+            }
+            None => {
+                self.send_count(name, now);
+                (true, None)
+            }
+        }
     }
 
     fn send_count(&mut self, name: &ChannelName, now: Instant) {
         self.count.last_sent = Some(now);
+        self.count.held_back = false;
         let count = self.subscribers.len();
         self.deliver(&ServerEvent::SubscriptionCount { channel: name.as_str(), count }.encode(), None);
     }

@@ -206,8 +206,13 @@ impl Channels {
             let Some((name, chore)) = next else { return counted };
             let Some(channel) = self.get(&name) else { continue };
             match chore {
-                Chore::Count if channel.lock().send_pending_count(&name, now) => counted.push(name),
-                Chore::Count => {}
+                Chore::Count => {
+                    let (sent, again) = channel.lock().send_pending_count(&name, &self.rules, now);
+                    self.plan(&name, again);
+                    if sent {
+                        counted.push(name);
+                    }
+                }
                 Chore::Expire => {
                     let again = channel.lock().expire(now);
                     self.plan(&name, again);
@@ -242,5 +247,38 @@ impl Channels {
         if let Some((due, chore)) = chore {
             self.agenda.lock().plan(due, chore, name.clone());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_count_that_was_held_back_is_not_sent_when_everybody_knows_it_by_then() {
+        const INTERVAL: Duration = Duration::from_secs(5);
+        let mut config = AppConfig::new("42", "key", "secret");
+        config.subscription_counts = true;
+        config.limits.subscription_count_threshold = 2;
+        config.limits.subscription_count_interval = INTERVAL;
+        let (channels, start) = (Channels::new(&config), Instant::now());
+        let name = ChannelName::parse("room", 200).unwrap();
+        let come = |at: Instant| {
+            let (socket_id, outbox) = (SocketId::random(), Arc::new(Outbox::new(1000)));
+            let changed = channels.subscribe(&name, Subscriber { socket_id, outbox, member: None }, at).unwrap();
+            (socket_id, changed.counted)
+        };
+        let counted: Vec<bool> = (0..2).map(|_| come(start).1).collect();
+        let (third, third_counted) = come(start);
+        assert_eq!((counted, third_counted), (vec![true, true], false));
+        // Below the threshold again: told at once, and nothing is left to tell.
+        let later = start + INTERVAL / 2;
+        assert!(channels.unsubscribe(&name, third, later).unwrap().counted);
+        assert!(channels.tick(start + INTERVAL).is_empty());
+        // What is held back from here on waits for its own time.
+        assert!(!come(start + INTERVAL).1);
+        assert!(channels.tick(later + INTERVAL - Duration::from_millis(1)).is_empty());
+        assert_eq!(channels.tick(later + INTERVAL), [name]);
+        assert!(channels.tick(later + 9 * INTERVAL).is_empty());
     }
 }

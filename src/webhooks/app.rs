@@ -226,3 +226,21 @@ impl Misses {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_miss_is_news_once_within_the_pause_and_nothing_is_left_of_it() {
+        let (mut misses, start) = (Misses::default(), Instant::now());
+        let channel = |name: &str| ChannelName::parse(name, 200).unwrap();
+        assert!(misses.is_news(&channel("cache-a"), start));
+        assert!(!misses.is_news(&channel("cache-a"), start + MISS_PAUSE / 2));
+        assert!(misses.is_news(&channel("cache-b"), start + MISS_PAUSE / 2));
+        assert!(misses.is_news(&channel("cache-a"), start + MISS_PAUSE));
+        assert!(!misses.is_news(&channel("cache-b"), start + MISS_PAUSE));
+        misses.expire(start + MISS_PAUSE * 2);
+        assert!(misses.reported.is_empty() && misses.order.is_empty());
+    }
+}

@@ -131,6 +131,7 @@ impl Change {
             Self::Keep(_, event) => event.text.len(),
             Self::Bury(letter) => letter.texts().map(str::len).sum(),
             Self::Tell(fact, _) => fact.len(),
+            Self::Batch(ids, ..) | Self::Forget(ids) => size_of_val(&**ids),
             _ => 0,
         };
         text + OVERHEAD
