@@ -42,13 +42,15 @@ pub(super) struct Delivery {
     pub(super) attempts: Vec<Attempt>,
     pub(super) attempt_count: u32,
     /// The period of retries after it was made; or after this process found it, as one that was away could not try.
+    /// Those that decide how long the next one waits.
+    failures: u32,
     give_up: Instant,
 }
 
 impl Delivery {
     /// A delivery that nobody has tried.
     pub(super) fn untried(time_ms: u64, events: Vec<Event>) -> Self {
-        Self { events, time_ms, attempts: Vec::new(), attempt_count: 0, give_up: Instant::now() }
+        Self { events, time_ms, attempts: Vec::new(), attempt_count: 0, failures: 0, give_up: Instant::now() }
     }
 }
 
@@ -192,6 +194,7 @@ impl Queue {
         let success = attempt.is_success();
         let delivery = self.deliveries.get_mut(&id)?;
         delivery.attempt_count += 1;
+        delivery.failures += 1;
         if delivery.attempts.len() == REMEMBERED {
             self.bytes -= attempt_size(&delivery.attempts.remove(REMEMBERED / 2));
         }
@@ -207,7 +210,7 @@ impl Queue {
         if now >= delivery.give_up {
             return self.close(id).map(Verdict::Dead);
         }
-        let pause = backoff(delivery.attempt_count, jitter).min(delivery.give_up - now);
+        let pause = backoff(delivery.failures, jitter).min(delivery.give_up - now);
         self.rest(id, now + pause);
         Some(Verdict::Again(pause))
     }
@@ -238,8 +241,9 @@ impl Queue {
         self.rules.batch_wait = Duration::ZERO;
     }
 
-    /// Everybody's next attempt is now: the endpoint is back.
+    /// Everybody's next attempt is now, and a further one soon: the endpoint is back.
     fn hurry(&mut self, now: Instant) {
+        self.deliveries.values_mut().for_each(|delivery| delivery.failures = 0);
         self.resting.values_mut().for_each(|due| *due = (*due).min(now));
         self.due = self.resting.iter().map(|(id, due)| (*due, *id)).collect();
     }
@@ -295,7 +299,7 @@ impl Queue {
             }
         }
         let give_up = since + self.rules.retry_period;
-        let delivery = Delivery { time_ms, attempts: Vec::new(), attempt_count: 0, give_up, events };
+        let delivery = Delivery { time_ms, attempts: Vec::new(), attempt_count: 0, failures: 0, give_up, events };
         self.deliveries.insert(delivery.events[0].id, delivery);
     }
 
@@ -506,6 +510,8 @@ mod tests {
         assert!(sent(&mut queue, later).is_empty());
         succeed(&mut queue, 4, later);
         assert_eq!(sent(&mut queue, later), [[1], [2], [3]]);
+        // Three failures before are no reason to wait long for what it was not ready for yet.
+        assert!(matches!(fail(&mut queue, 1, later), Some(Verdict::Again(pause)) if pause == SECOND));
     }
 
     #[test]
