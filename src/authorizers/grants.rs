@@ -1,12 +1,17 @@
 //! What claims allow: patterns of channels, and names, with claims in them.
 
 use crate::config::{ClaimPattern, Part};
+use crate::protocol::ChannelName;
 
 use super::claims::Claims;
 
 /// Whether the whole name fits the pattern with these claims. The value of a claim is only ever text: a `*` in it is no
 /// wildcard, and a claim without a value fits nothing.
-pub(super) fn fits(pattern: &ClaimPattern, claims: &Claims, name: &str) -> bool {
+pub(super) fn fits(pattern: &ClaimPattern, claims: &Claims, channel: &ChannelName) -> bool {
+    let name = channel.as_str();
+    if !is_of_kind(pattern, channel) {
+        return false;
+    }
     // How far the parts so far can reach. Growing this set part by part takes no longer for clever claims than for others.
     let mut reached = vec![false; name.len() + 1];
     reached[0] = true;
@@ -31,6 +36,14 @@ pub(super) fn fits(pattern: &ClaimPattern, claims: &Claims, name: &str) -> bool 
         reached = next;
     }
     reached[name.len()]
+}
+
+/// Whether the channel is of the kind that the pattern's own text says: with `private-{sub}`, whoever is called
+/// `encrypted-7` must not have an encrypted channel, which other patterns may mean for somebody else.
+fn is_of_kind(pattern: &ClaimPattern, channel: &ChannelName) -> bool {
+    let [Part::Text(text), Part::Claim(_), ..] = &pattern.parts[..] else { return true };
+    let of = |name: &ChannelName| (name.kind(), name.is_cache());
+    ChannelName::parse(text, usize::MAX).is_ok_and(|start| of(&start) == of(channel))
 }
 
 /// The one text that a pattern without `*` and lists stands for, unless a claim has no value.
@@ -76,6 +89,10 @@ mod tests {
         ClaimPattern::parse(text).unwrap()
     }
 
+    fn fits(pattern: &ClaimPattern, claims: &Claims, name: &str) -> bool {
+        ChannelName::parse(name, 1000).is_ok_and(|channel| super::fits(pattern, claims, &channel))
+    }
+
     #[test]
     fn a_channel_fits_as_a_whole_or_not_at_all() {
         let claims = claims(json!({ "sub": "1", "user": { "id": 7 }, "courses": ["math", 12, {}, ""], "dot": "." }));
@@ -118,6 +135,28 @@ mod tests {
                 assert!(!fits(&pattern("private-user-{sub}"), &claims, name), "{value} {name}");
             }
         }
+    }
+
+    #[test]
+    fn a_value_cannot_make_another_kind_of_channel() {
+        let table = [
+            ("private-{sub}", "encrypted-7", false),
+            ("private-{sub}", "cache-7", false),
+            ("private-{sub}", "encrypted", true),
+            ("private-enc{sub}", "rypted-7", false),
+            ("private-encrypted-{sub}", "cache-7", false),
+            ("private-encrypted-{sub}", "7", true),
+            ("presence-{sub}", "cache-7", false),
+            ("presence-{sub}", "7", true),
+            // Here the claim is what says which channels there are.
+            ("{sub}", "private-encrypted-7", true),
+        ];
+        for (text, value, expected) in table {
+            let name = text.replace("{sub}", value);
+            assert_eq!(fits(&pattern(text), &claims(json!({ "sub": value })), &name), expected, "{text} {value}");
+        }
+        // A wildcard is the configuration's own.
+        assert!(fits(&pattern("private-*"), &claims(json!({})), "private-encrypted-7"));
     }
 
     #[test]

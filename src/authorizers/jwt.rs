@@ -42,7 +42,7 @@ impl Jwt {
         let claims = self.tokens.verify(self.token(question.caller)?).await?;
         let named = match question.wish {
             Wish::Subscribe(channel) => {
-                if !self.channels.iter().any(|pattern| grants::fits(pattern, &claims, channel.as_str())) {
+                if !self.channels.iter().any(|pattern| grants::fits(pattern, &claims, channel)) {
                     return Err(Refused::Channel);
                 }
                 channel.is_presence()
