@@ -292,7 +292,8 @@ pub(super) fn headers() -> Rule<BTreeMap<String, Secret>> {
             }
             let valid = HeaderName::from_bytes(name.as_bytes()).is_ok() && HeaderValue::from_str(text).is_ok();
             let taken = ["content-type", "content-length", "host", "transfer-encoding", "connection"];
-            let reserved = taken.contains(&&*name.to_lowercase()) || name.to_lowercase().starts_with("x-pusher-");
+            let reserved = taken.contains(&&*name.to_lowercase())
+                || ["x-pusher-", "x-fanfare-"].iter().any(|own| name.to_lowercase().starts_with(own));
             match (valid, reserved) {
                 (true, false) => Ok((name, Secret::new(text))),
                 (true, true) => Err(format!("{name:?} is set by Fanfare itself")),

@@ -39,6 +39,7 @@ pub(super) struct Endpoint {
     metrics: AppMetrics,
     drops: Mutex<Quiet>,
     deaths: Mutex<Quiet>,
+    complaints: Mutex<Quiet>,
 }
 
 /// How it went so far.
@@ -47,6 +48,8 @@ pub(super) struct History {
     pub(super) delivered: u64,
     pub(super) last_success_ms: Option<u64>,
     pub(super) last_failure: Option<Attempt>,
+    /// The log says that it fails.
+    complained: bool,
 }
 
 /// Says the same thing only now and then.
@@ -101,6 +104,7 @@ impl Endpoint {
             metrics,
             drops: Mutex::default(),
             deaths: Mutex::default(),
+            complaints: Mutex::default(),
         }
     }
 
@@ -204,21 +208,27 @@ impl Endpoint {
 
     fn record(&self, attempt: &Attempt) {
         let mut history = self.history.lock();
+        let is_success = attempt.is_success();
+        match is_success {
+            true => {
+                self.metrics.webhooks_delivered.inc();
+                history.delivered += 1;
+                history.last_success_ms = Some(attempt.time_ms);
+            }
+            false => {
+                self.metrics.webhooks_failed.inc();
+                history.last_failure = Some(attempt.clone());
+            }
+        }
         let was_failing = self.queue.lock().failures_in_a_row() > 0;
         let (app, endpoint) = (&self.address.app, self.address.shown());
-        if attempt.is_success() {
-            self.metrics.webhooks_delivered.inc();
-            history.delivered += 1;
-            history.last_success_ms = Some(attempt.time_ms);
-            if was_failing {
-                info!(app, endpoint, "webhook endpoint answers again");
-            }
-        } else {
-            self.metrics.webhooks_failed.inc();
-            history.last_failure = Some(attempt.clone());
-            if !was_failing {
-                warn!(app, endpoint, reason = attempt.outcome(), "webhook endpoint fails; it will be tried again");
-            }
+        if is_success && std::mem::take(&mut history.complained) {
+            info!(app, endpoint, "webhook endpoint answers again");
+        }
+        // One that fails every other request is not worth two lines for each of them.
+        if !is_success && !was_failing && self.complaints.lock().more(1, Instant::now()).is_some() {
+            history.complained = true;
+            warn!(app, endpoint, reason = attempt.outcome(), "webhook endpoint fails; it will be tried again");
         }
     }
 }

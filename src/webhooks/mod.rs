@@ -6,9 +6,9 @@
 //! ```
 //!
 //! `event` is what can be told, `facts` what an app's backend was told, `queue` the order in which an endpoint gets it,
-//! `attempt` one request, `store` what is kept, `disk` the file, `letter` the form of what is on it, `report` what an operator sees of all
-//! this. The node tells what has changed and never waits; each endpoint has a task and a queue of its own, so whatever
-//! an endpoint does, it does to itself.
+//! `attempt` one request, `store` what is kept, `disk` the file, `letter` the form of what is on it, `report` what an
+//! operator sees of all this. The node tells what has changed and never waits; each endpoint has a task and a queue of its
+//! own, so whatever an endpoint does, it does to itself.
 
 mod app;
 mod attempt;
@@ -68,6 +68,9 @@ pub enum OpenError {
     /// There is an https:// endpoint, and no root certificate to recognise it by.
     #[error("apps.webhooks.url: https:// needs the system's root certificates: {0}")]
     RootCertificates(#[source] std::io::Error),
+    /// The system gives no thread to write with.
+    #[error("webhooks need a thread of their own: {0}")]
+    Thread(#[source] std::io::Error),
 }
 
 #[derive(Debug)]
@@ -104,7 +107,7 @@ impl Webhooks {
         let by_address = all.iter().map(|endpoint| (endpoint.address.clone(), Arc::clone(endpoint))).collect();
         let endpoints = Arc::new(Endpoints { all, by_address, metrics: metrics.clone() });
         let store = Arc::new(store);
-        store.start(Arc::clone(&endpoints) as Arc<dyn Readers>, config.webhooks.max_dead);
+        store.start(Arc::clone(&endpoints) as Arc<dyn Readers>, config.webhooks.max_dead).map_err(OpenError::Thread)?;
         let app = |config: &AppConfig| {
             let of_app = |endpoint: &&Arc<Endpoint>| endpoint.address.app == config.id;
             let own = endpoints.all.iter().filter(of_app).map(Arc::clone).collect();

@@ -10,6 +10,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
 use std::fs::DirBuilder;
+use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -178,15 +179,16 @@ impl Store {
     }
 
     /// Starts the writer. `max_dead` is the bound of each endpoint's dead letters in bytes.
-    pub(super) fn start(&self, readers: Arc<dyn Readers>, max_dead: usize) {
+    ///
+    /// # Errors
+    /// The system gives no thread.
+    pub(super) fn start(&self, readers: Arc<dyn Readers>, max_dead: usize) -> io::Result<()> {
         let (disk, inbox) = (Arc::clone(&self.disk), Arc::clone(&self.inbox));
         let graveyard = Graveyard { max: max_dead, ..Graveyard::default() };
         let mut writer = Writer { disk, inbox, readers, graveyard, last_failure: None };
         let thread = std::thread::Builder::new().name("webhooks".to_owned());
-        match thread.spawn(move || writer.run()) {
-            Ok(handle) => *self.writer.lock() = Some(handle),
-            Err(error) => error!(%error, "webhooks cannot be written: no thread"),
-        }
+        *self.writer.lock() = Some(thread.spawn(move || writer.run())?);
+        Ok(())
     }
 
     /// Writes what is left, stops the writer and closes the file.
@@ -547,6 +549,9 @@ impl Graveyard {
 
     /// Adds a letter, and returns those for which there is no more room.
     fn bury(&mut self, to: &Address, id: u64, bytes: usize) -> Vec<u64> {
+        if bytes > self.max {
+            return vec![id];
+        }
         let plot = self.plots.entry(to.clone()).or_default();
         // It may be there already: an error does not always mean that nothing was written.
         plot.bytes -= plot.letters.insert(id, bytes).unwrap_or(0);
@@ -645,7 +650,7 @@ mod tests {
     fn start(ram: &Ram, max_dead: usize) -> (Store, Found, Arc<Told>) {
         let (store, found) = Store::on(ram.disk()).unwrap();
         let told = Arc::new(Told::default());
-        store.start(Arc::clone(&told) as Arc<dyn Readers>, max_dead);
+        store.start(Arc::clone(&told) as Arc<dyn Readers>, max_dead).unwrap();
         (store, found, told)
     }
 
@@ -790,10 +795,10 @@ mod tests {
         sync(&store);
         assert_eq!((dead(&store), *told.dropped.lock()), (vec![51, 41], 2));
         assert_eq!(told.revived.lock()[0].1, [31, 32]);
-        // One that is larger than all the room there is takes the others with it.
+        // For one that is larger than all the room there is, no other has to go.
         store.change(Change::Bury(letter(&[61], &"x".repeat(3 * size))));
         sync(&store);
-        assert_eq!((dead(&store), *told.dropped.lock()), (Vec::new(), 7));
+        assert_eq!((dead(&store), *told.dropped.lock()), (vec![51, 41], 3));
     }
 
     #[test]
