@@ -6,9 +6,9 @@
 //! ```
 //!
 //! `event` is what can be told, `facts` what an app's backend was told, `queue` the order in which an endpoint gets it,
-//! `attempt` one request, `store` what is kept, `disk` the file, `letter` the form of what is on it, `report` what an
-//! operator sees of all this. The node tells what has changed and never waits; each endpoint has a task and a queue of its
-//! own, so whatever an endpoint does, it does to itself.
+//! `attempt` one request. `store` is what is kept, `writer` the thread that writes it, in `tables` on a `disk`, in the form
+//! of a `letter`. `report` is what an operator sees of all this. The node tells what has changed and never waits; each
+//! endpoint has a task and a queue of its own, so whatever an endpoint does, it does to itself.
 
 mod app;
 mod attempt;
@@ -20,6 +20,8 @@ mod letter;
 mod queue;
 mod report;
 mod store;
+mod tables;
+mod writer;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -38,7 +40,8 @@ use endpoint::Endpoint;
 use facts::Fact;
 use letter::{Address, DeadLetter};
 use queue::{Delivery, Event};
-use store::{Change, Found, Readers, Store};
+use store::{Change, Readers, Store};
+use tables::Found;
 
 pub use app::{AppWebhooks, ClientEventNews};
 pub use attempt::Attempt;
