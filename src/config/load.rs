@@ -4,10 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use super::layers::{Layer, Layers, Place, Sources, env_name};
-use super::rule::{Given, Rule};
+use super::rule::{Given, MASK, Rule};
 use super::schema::{self, Visitor, secret_names};
 use super::suggest::KnownNames;
-use super::write::MASK;
 use super::{AppConfig, Config, Secret};
 
 /// A configuration that passed every check.

@@ -16,6 +16,9 @@ use tracing_subscriber::EnvFilter;
 use super::Secret;
 use super::claim_pattern::{ClaimPattern, is_claim};
 
+/// Stands for every secret. Loading refuses it, so that nobody runs with a secret that everybody knows.
+pub(super) const MASK: &str = "********";
+
 /// What a source says. The file has types; the environment and the command line only have text.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Given {
@@ -287,7 +290,7 @@ pub(super) fn headers() -> Rule<BTreeMap<String, Secret>> {
         };
         let header = |(name, value): (String, Given)| {
             let Some(text) = value.text() else { return Err(format!("the value of {name:?} is not a text")) };
-            if text == super::write::MASK {
+            if text == MASK {
                 return Err(format!("the value of {name:?} is the mask of a printed configuration"));
             }
             let valid = HeaderName::from_bytes(name.as_bytes()).is_ok() && HeaderValue::from_str(text).is_ok();

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::layers::env_name;
+use super::rule::MASK;
 use super::schema::all_keys;
-use super::write::MASK;
 use super::{
     AppConfig, Config, ConfigError, DEFAULT_TOML, ForwardConfig, JwtAlgorithm, JwtConfig, KeyPair, Loaded, LogFormat,
     Secret, Sources, TlsConfig, WebhookConfig, WebhookEvent,

@@ -2,12 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::rule::{Rule, quote};
+use super::rule::{MASK, Rule, quote};
 use super::schema::{self, Visitor};
 use super::{Config, Secret};
-
-/// Stands for every secret. Loading refuses it, so that nobody runs with a secret that everybody knows.
-pub(super) const MASK: &str = "********";
 
 impl Config {
     /// The effective configuration as TOML. Every setting is there, with what an app inherited written out; durations

@@ -13,7 +13,8 @@ use crate::protocol::{ChannelName, CloseReason, EventData, SocketId, UserId};
 use super::endpoint::Endpoint;
 use super::event::Happening;
 use super::facts::{Fact, Facts, News};
-use super::store::{Change, Store};
+use super::inbox::Change;
+use super::store::Store;
 
 /// How long the same cache channel is not reported again (§5.2).
 const MISS_PAUSE: Duration = Duration::from_secs(10);

@@ -17,9 +17,10 @@ use crate::http_client::HttpClient;
 use crate::metrics::AppMetrics;
 
 use super::attempt::{Attempt, Target};
+use super::inbox::Change;
 use super::letter::{Address, DeadLetter, body};
 use super::queue::{Event, Next, Queue, Rules, Verdict};
-use super::store::{Change, Store};
+use super::store::Store;
 use super::unix_ms;
 
 /// The pause between two log lines about the same thing.

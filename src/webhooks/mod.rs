@@ -6,8 +6,8 @@
 //! ```
 //!
 //! `event` is what can be told, `facts` what an app's backend was told, `queue` the order in which an endpoint gets it,
-//! `attempt` one request. `store` is what is kept, `writer` the thread that writes it, in `tables` on a `disk`, in the form
-//! of a `letter`. `report` is what an operator sees of all this. The node tells what has changed and never waits; each
+//! `attempt` one request. `store` is what is kept: an `inbox`, and the `writer` thread that takes it to `tables` on a `disk`,
+//! in the form of a `letter`. `report` is what an operator sees of all this. The node tells what has changed and never waits; each
 //! endpoint has a task and a queue of its own, so whatever an endpoint does, it does to itself.
 
 mod app;
@@ -16,6 +16,7 @@ mod disk;
 mod endpoint;
 mod event;
 mod facts;
+mod inbox;
 mod letter;
 mod queue;
 mod report;
@@ -38,10 +39,12 @@ use crate::metrics::Metrics;
 
 use endpoint::Endpoint;
 use facts::Fact;
+use inbox::Change;
 use letter::{Address, DeadLetter};
 use queue::{Delivery, Event};
-use store::{Change, Readers, Store};
+use store::Store;
 use tables::Found;
+use writer::Readers;
 
 pub use app::{AppWebhooks, ClientEventNews};
 pub use attempt::Attempt;

@@ -9,9 +9,10 @@ use tokio::sync::oneshot;
 
 use super::attempt::Attempt;
 use super::endpoint::Endpoint;
+use super::inbox::Change;
 use super::letter::{Address, DeadLetter, body};
 use super::queue::Delivery;
-use super::store::{Change, StoreError};
+use super::store::StoreError;
 use super::{Webhooks, unix_ms};
 
 /// An endpoint and how it goes.

@@ -7,7 +7,6 @@
 //! The database is redb: written in Rust alone, a single file, transactions that survive a crash at any moment. What
 //! else there is either needs a C library or is not maintained as a store of record.
 
-use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::fs::DirBuilder;
 use std::io;
@@ -16,58 +15,21 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 use redb::DatabaseError;
 use tokio::sync::oneshot;
 
 use super::disk::Disk;
+use super::inbox::{Change, Inbox};
 use super::letter::{Address, DeadLetter};
-use super::queue::Event;
 use super::tables::{self, Found};
 use super::unix_ms;
-use super::writer::Writer;
-
-/// The file in the data directory.
-const FILE: &str = "webhooks.redb";
-
-/// Bytes that may wait for the disk. Above it the oldest change is dropped: a new event is lost then, and counted; what
-/// was to be forgotten is delivered again after a restart.
-const MAX_INBOX: usize = 64 * 1024 * 1024;
-
-/// Bytes that a change takes besides its text, roughly.
-const OVERHEAD: usize = 200;
+use super::writer::{Readers, Writer};
 
 pub use super::disk::StoreError;
 
-/// What the writer tells the rest of the house.
-pub(super) trait Readers: Send + Sync + 'static {
-    /// An event is kept, and may be delivered. Answers with the numbers of those that had to go for it, by delivery.
-    fn kept(&self, to: &Address, event: Event) -> Vec<Vec<u64>>;
-    /// A dead letter is to be delivered after all.
-    fn revived(&self, to: &Address, time_ms: u64, events: Vec<Event>);
-    /// An event or a dead letter had to go: there is no room for it.
-    fn dropped(&self, to: &Address, events: usize, why: &'static str);
-    /// A transaction failed; its events are delivered all the same, if the process lives long enough.
-    fn store_failed(&self);
-}
-
-/// Something to write.
-pub(super) enum Change {
-    /// A new event.
-    Keep(Address, Event),
-    /// These events now make up one delivery; the sender is told when that is certain.
-    Batch(Vec<u64>, u64, oneshot::Sender<()>),
-    /// These events were delivered or dropped; the first one's delivery is over.
-    Forget(Vec<u64>),
-    /// These events were given up.
-    Bury(DeadLetter),
-    /// This dead letter gets another try, if its endpoint still exists.
-    Revive(u64, oneshot::Sender<bool>),
-    /// A backend is told that something is true, or no longer.
-    Tell(String, bool),
-    /// Everything before it has been written when the sender is told.
-    Sync(oneshot::Sender<()>),
-}
+/// The file in the data directory.
+const FILE: &str = "webhooks.redb";
 
 /// The database and its writer.
 pub(super) struct Store {
@@ -76,74 +38,6 @@ pub(super) struct Store {
     writer: Mutex<Option<JoinHandle<()>>>,
     /// Tells the ids of this store from those of others.
     id: u32,
-}
-
-/// What waits for the writer.
-#[derive(Default)]
-pub(super) struct Inbox {
-    pile: Mutex<Pile>,
-    filled: Condvar,
-}
-
-#[derive(Default)]
-struct Pile {
-    changes: VecDeque<Change>,
-    bytes: usize,
-    /// Events that were dropped, by endpoint.
-    dropped: HashMap<Address, usize>,
-    /// The number of the next event.
-    next_id: u64,
-    /// When the last event came about, in milliseconds since 1970.
-    last_ms: u64,
-    closed: bool,
-}
-
-impl Inbox {
-    /// Everything that has come up, once there is something, and the events that were dropped; `None` at the end.
-    pub(super) fn take(&self) -> Option<(VecDeque<Change>, HashMap<Address, usize>)> {
-        let mut pile = self.pile.lock();
-        while pile.changes.is_empty() {
-            if pile.closed {
-                return None;
-            }
-            self.filled.wait(&mut pile);
-        }
-        pile.bytes = 0;
-        Some((std::mem::take(&mut pile.changes), std::mem::take(&mut pile.dropped)))
-    }
-
-    /// Adds a change.
-    pub(super) fn push(&self, change: Change) {
-        self.pile.lock().push(change);
-        self.filled.notify_one();
-    }
-}
-
-impl Pile {
-    fn push(&mut self, change: Change) {
-        self.bytes += change.size();
-        self.changes.push_back(change);
-        while self.bytes > MAX_INBOX {
-            let Some(oldest) = self.changes.pop_front() else { return };
-            self.bytes -= oldest.size();
-            if let Change::Keep(to, _) = oldest {
-                *self.dropped.entry(to).or_default() += 1;
-            }
-        }
-    }
-}
-
-impl Change {
-    fn size(&self) -> usize {
-        let text = match self {
-            Self::Keep(_, event) => event.text.len(),
-            Self::Bury(letter) => letter.texts().map(str::len).sum(),
-            Self::Tell(fact, _) => fact.len(),
-            Self::Batch(ids, ..) | Self::Forget(ids) => size_of_val(&**ids),
-            _ => 0,
-        };
-        text + OVERHEAD
-    }
 }
 
 impl Store {
@@ -168,7 +62,7 @@ impl Store {
         let (id, found) = tables::read_all(&disk).map_err(|error| format!("{FILE} cannot be read: {error}"))?;
         // Larger than every number before it, also of events that are long delivered.
         let next_id = (unix_ms() * 1000).max(found.last_id + 1);
-        let inbox = Arc::new(Inbox { pile: Mutex::new(Pile { next_id, ..Pile::default() }), ..Inbox::default() });
+        let inbox = Arc::new(Inbox::new(next_id));
         Ok((Self { disk: Arc::new(disk), inbox, writer: Mutex::default(), id }, found))
     }
 
@@ -186,8 +80,7 @@ impl Store {
 
     /// Writes what is left, stops the writer and closes the file.
     pub(super) fn close(&self) {
-        self.inbox.pile.lock().closed = true;
-        self.inbox.filled.notify_one();
+        self.inbox.close();
         if let Some(writer) = self.writer.lock().take() {
             // Its panic was printed when it happened; there is nothing left to do about it.
             let _ = writer.join();
@@ -220,21 +113,8 @@ impl Store {
         text: &Arc<str>,
         told: Option<(String, bool)>,
     ) {
-        let mut pile = self.inbox.pile.lock();
-        // The system's clock may be set back.
-        pile.last_ms = pile.last_ms.max(unix_ms());
-        for address in to {
-            let (id, time_ms) = (pile.next_id, pile.last_ms);
-            pile.next_id += 1;
-            let event = Event { id, subject: Arc::clone(subject), time_ms, text: Arc::clone(text) };
-            pile.push(Change::Keep(address.clone(), event));
-        }
-        // Nobody will read it where nothing outlives the process.
-        if let Some((fact, is_true)) = told.filter(|_| self.is_durable()) {
-            pile.push(Change::Tell(fact, is_true));
-        }
-        drop(pile);
-        self.inbox.filled.notify_one();
+        // Nobody will read what is told where nothing outlives the process.
+        self.inbox.keep(to, subject, text, told.filter(|_| self.is_durable()));
     }
 
     /// Hands something else to the writer.

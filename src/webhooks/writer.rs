@@ -7,14 +7,26 @@ use std::time::{Duration, Instant};
 use tracing::{error, warn};
 
 use super::disk::{Disk, StoreError};
+use super::inbox::{Change, Inbox};
 use super::letter::{Address, KeptEvent};
 use super::queue::Event;
-use super::store::{Change, Inbox, Readers};
 use super::tables::{Graveyard, Tables, encode};
 use super::unix_ms;
 
 /// The pause after a failure before the file is opened anew once more.
 const FAILURE_PAUSE: Duration = Duration::from_secs(1);
+
+/// What the writer tells the rest of the house.
+pub(super) trait Readers: Send + Sync + 'static {
+    /// An event is kept, and may be delivered. Answers with the numbers of those that had to go for it, by delivery.
+    fn kept(&self, to: &Address, event: Event) -> Vec<Vec<u64>>;
+    /// A dead letter is to be delivered after all.
+    fn revived(&self, to: &Address, time_ms: u64, events: Vec<Event>);
+    /// An event or a dead letter had to go: there is no room for it.
+    fn dropped(&self, to: &Address, events: usize, why: &'static str);
+    /// A transaction failed; its events are delivered all the same, if the process lives long enough.
+    fn store_failed(&self);
+}
 
 /// See the module.
 pub(super) struct Writer {
