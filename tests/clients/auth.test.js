@@ -14,6 +14,7 @@ import { chromium } from "./support/chromium.js";
 import { connected, first, next, open, Pusher, subscribe, unique, VERSIONS, watch } from "./support/clients.js";
 import { Issuer, JWT_SECRET, token } from "./support/jwt.js";
 import { APP, MASTER_KEY, Server } from "./support/server.js";
+import { Sessions } from "./support/sessions.js";
 
 const ANN = { sub: "ann", name: "Ann", courses: ["math", 12], friends: ["bob"] };
 
@@ -199,35 +200,17 @@ describe("keys from an issuer", () => {
 });
 
 describe("a backend that decides", () => {
-  /** An application with sessions that knows nothing of Pusher's signatures. */
-  const SESSIONS = { s1: { id: "ann", name: "Ann" }, s2: { id: "bob", name: "Bob" } };
   let backend;
   let own;
 
   before(async () => {
-    backend = http.createServer(async (request, response) => {
-      const chunks = [];
-      for await (const chunk of request) chunks.push(chunk);
-      const form = new URLSearchParams(Buffer.concat(chunks).toString());
-      const user = SESSIONS[request.headers["x-session"]];
-      const reply = (status, body) => response.writeHead(status).end(JSON.stringify(body));
-      if (user === undefined) return reply(401, { message: "Unauthenticated." });
-      if (request.url === "/user") return reply(200, { id: user.id, user_info: { name: user.name } });
-      const channel = form.get("channel_name");
-      if (channel.includes("broken")) return reply(500, {});
-      if (channel === `private-user-${user.id}` || channel === `private-encrypted-${user.id}`) return reply(200, {});
-      if (channel.startsWith("presence-")) return reply(200, { user_id: user.id, user_info: { name: user.name } });
-      return reply(403, {});
-    });
-    backend.listen(0, "127.0.0.1");
-    await once(backend, "listening");
-    const url = `http://127.0.0.1:${backend.address().port}`;
-    const forward = { url: `${url}/channel`, user_url: `${url}/user`, headers: ["X-Session"], cache: "5s" };
-    own = await Server.start({ app: { encryption_master_key: MASTER_KEY, auth: { forward } } });
+    backend = await Sessions.start();
+    const app = { encryption_master_key: MASTER_KEY, auth: { forward: { ...backend.forward, cache: "5s" } } };
+    own = await Server.start({ app });
   });
   after(async () => {
     await own?.stop();
-    backend?.close();
+    await backend?.stop();
   });
 
   for (const version of VERSIONS) {
@@ -295,7 +278,7 @@ describe("in a browser", () => {
   };
 
   /** What becomes of a subscription in `tab`: the members, "in", or the status of the refusal. */
-  const join = (tab, options, name) =>
+  const join = (tab, options, name, server = own) =>
     tab.evaluate(
       ({ options, name, key }) =>
         new Promise((resolve) => {
@@ -305,8 +288,16 @@ describe("in a browser", () => {
           channel.bind("pusher:subscription_error", (error) => resolve(error.status ?? error));
           channel.bind("greet", (data) => (window.greeted = data));
         }),
-      { options: { ...own.clientOptions, ...options }, name, key: APP.key },
+      { options: { ...server.clientOptions, ...options }, name, key: APP.key },
     );
+
+  /** Signs the page in; as whom. */
+  const signIn = (tab) =>
+    tab.evaluate(() => {
+      const signedIn = new Promise((resolve) => pusher.bind("pusher:signin_success", resolve));
+      pusher.signin();
+      return signedIn.then(({ user_data }) => JSON.parse(user_data).id);
+    });
 
   /** What a page reads of the answer to a request of its own: the status. */
   const post = (tab, options) =>
@@ -330,12 +321,25 @@ describe("in a browser", () => {
     await own.library().trigger("private-encrypted-ann", "greet", { secret: "tea" });
     await tab.waitForFunction(() => window.greeted?.secret === "tea");
     assert.equal(await join(tab, options, "private-user-bob"), 403);
-    const user = await tab.evaluate(() => {
-      const signedIn = new Promise((resolve) => pusher.bind("pusher:signin_success", resolve));
-      pusher.signin();
-      return signedIn;
-    });
-    assert.equal(JSON.parse(user.user_data).id, "ann");
+    assert.equal(await signIn(tab), "ann");
+  });
+
+  test("a page of another origin asks a backend that decides", async (t) => {
+    const backend = await Sessions.start();
+    t.after(() => backend.stop());
+    const app = { encryption_master_key: MASTER_KEY, allowed_origins: [pages.url], auth: { forward: backend.forward } };
+    const decided = await Server.start({ app });
+    t.after(() => decided.stop());
+    const tab = await visit(t, pages, "pusher-with-encryption.min.js");
+    const options = ask(newest, decided, { "X-Session": "s1" });
+    assert.equal(await join(tab, options, "private-user-ann", decided), "in");
+    assert.deepEqual(await join(tab, options, "presence-room", decided), { ann: { name: "Ann" } });
+    assert.equal(await join(tab, options, "private-encrypted-ann", decided), "in");
+    await decided.library().trigger("private-encrypted-ann", "greet", { secret: "tea" });
+    await tab.waitForFunction(() => window.greeted?.secret === "tea");
+    assert.equal(await join(tab, options, "private-user-bob", decided), 403);
+    assert.equal(await signIn(tab), "ann");
+    await tab.close();
   });
 
   test("a page that is not listed is not even heard", async (t) => {
