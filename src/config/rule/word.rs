@@ -1,0 +1,118 @@
+//! Names, patterns and other words.
+
+use tracing_subscriber::EnvFilter;
+
+use crate::config::claim_pattern::{ClaimPattern, is_claim};
+
+use super::{Rule, is_word, text, texts};
+
+/// Patterns of channel names.
+pub(in crate::config) fn channel_patterns() -> Rule<Vec<String>> {
+    let allowed = |text: &str| !text.is_empty() && text.chars().all(|c| is_word(c) || "=@,.;*".contains(c));
+    texts("a pattern of channel names", "patterns such as \"presence-*\"; an empty list for all channels", allowed)
+}
+
+/// Patterns of channel names with claims in them.
+pub(in crate::config) fn claim_channels() -> Rule<Vec<String>> {
+    let allowed = |text: &str| ClaimPattern::parse(text).is_some_and(|pattern| pattern.is_of_channels());
+    let expected = "patterns such as \"private-user-{sub}\" or \"presence-course-{courses[*]}\", in which no {claim} \
+                    touches another one or a `*`";
+    texts("a pattern of channel names", expected, allowed)
+}
+
+/// A text with claims in it.
+pub(in crate::config) fn claim_text() -> Rule<String> {
+    let allowed = |text: &str| ClaimPattern::parse(text).is_some_and(|pattern| pattern.is_single());
+    text(
+        "a text with claims",
+        "a text such as \"{sub}\" or \"{org}.{user.id}\", in which no {claim} touches another",
+        allowed,
+    )
+}
+
+/// The names of claims.
+pub(in crate::config) fn claims() -> Rule<Vec<String>> {
+    texts("the name of a claim", "names of claims such as \"name\" or \"user.name\"", is_claim)
+}
+
+/// The name of a claim, or none.
+pub(in crate::config) fn claim() -> Rule<String> {
+    let allowed = |text: &str| text.is_empty() || is_claim(text);
+    text("the name of a claim", "the name of a claim such as \"friends\" or \"user.friends\", or nothing", allowed)
+}
+
+/// The name of a cookie or a parameter, or none.
+pub(in crate::config) fn name(noun: &'static str) -> Rule<String> {
+    text(noun, "letters, digits, `_`, `-` and `.`, or nothing", |text| text.chars().all(|c| is_word(c) || c == '.'))
+}
+
+/// A text that means something to somebody else.
+pub(in crate::config) fn plain_text(noun: &'static str, expected: &str) -> Rule<String> {
+    text(noun, expected, |text| !text.contains(char::is_control))
+}
+
+/// A list of such texts.
+pub(in crate::config) fn plain_texts(noun: &'static str, expected: &str) -> Rule<Vec<String>> {
+    texts(noun, expected, |text| !text.is_empty() && !text.contains(char::is_control))
+}
+
+/// An app id or an app key: they stand in URLs.
+pub(in crate::config) fn identifier(noun: &'static str) -> Rule<String> {
+    text(noun, "letters, digits, `_` and `-`", |text| !text.is_empty() && text.chars().all(is_word))
+}
+
+/// What is logged. A lone word that is no level would be a target whose every line is logged, and never what was meant.
+pub(in crate::config) fn log_level() -> Rule<String> {
+    let known = |directive: &str| {
+        directive.contains(['=', '[']) || ["trace", "debug", "info", "warn", "error", "off"].contains(&directive)
+    };
+    text(
+        "a log level",
+        "trace, debug, info, warn, error or off, or directives such as \"info,fanfare::session=debug\"",
+        move |text| text.split(',').all(&known) && EnvFilter::try_new(text).is_ok(),
+    )
+}
+
+/// A path in front of other paths.
+pub(in crate::config) fn path_prefix() -> Rule<String> {
+    text(
+        "a path prefix",
+        "nothing, or a path such as \"/realtime\" that starts with `/` and does not end with it",
+        |text| {
+            let segments = |path: &str| {
+                path.split('/').all(|s| !s.is_empty() && s.chars().all(|c| is_word(c) || "~.".contains(c)))
+            };
+            text.is_empty() || text.strip_prefix('/').is_some_and(segments)
+        },
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Given;
+    use super::*;
+
+    fn given(text: &str) -> Given {
+        Given::Text(text.to_owned())
+    }
+
+    #[test]
+    fn a_misspelt_log_level_is_no_target() {
+        for level in ["info", "off", "debug,hyper=warn", "warn,fanfare::session=trace", "fanfare[session]=debug"] {
+            assert!((log_level().read)(&given(level)).is_ok(), "{level}");
+        }
+        for level in ["", "inof", "fanfare", "info,", "fanfare=loud"] {
+            assert!((log_level().read)(&given(level)).is_err(), "{level}");
+        }
+    }
+
+    #[test]
+    fn a_path_prefix_starts_with_a_slash_and_does_not_end_with_one() {
+        for prefix in ["", "/realtime", "/a/b-c_d.e~f"] {
+            assert!((path_prefix().read)(&given(prefix)).is_ok(), "{prefix}");
+        }
+        for prefix in ["/", "realtime", "/realtime/", "//", "/a//b", "/a b", "/a?b", "/a#b", "/a%20b"] {
+            assert!((path_prefix().read)(&given(prefix)).is_err(), "{prefix}");
+        }
+    }
+}
