@@ -60,7 +60,8 @@ impl Session {
         let outbox = Arc::new(Outbox::new(limits.outbox));
         let activity_timeout = limits.activity_timeout;
         outbox.push(ServerEvent::ConnectionEstablished { socket_id, activity_timeout }.encode());
-        tenant.webhooks.connection_opened(socket_id);
+        let client = Client { tenant: Arc::clone(&tenant), socket_id, outbox };
+        node.greeted(&client);
         Ok(Self {
             node: Arc::clone(node),
             version,
@@ -73,7 +74,7 @@ impl Session {
             app_seat,
             _places: places,
             closed: false,
-            client: Client { tenant, socket_id, outbox },
+            client,
         })
     }
 
@@ -167,11 +168,7 @@ impl Session {
         if let Some(user) = &user {
             self.node.sign_out(&self.client, user);
         }
-        let user_id = user.as_ref().map(|user| &user.user_id);
-        self.client.tenant.webhooks.connection_closed(self.client.socket_id, reason, user_id);
-        let metrics = &self.client.tenant.metrics;
-        metrics.closed(reason.map_or(0, CloseReason::code));
-        metrics.dropped.inc_by(self.client.outbox.dropped());
+        self.node.disconnected(&self.client, reason, user.as_ref().map(|user| &user.user_id));
     }
 
     fn silence(&self) -> Duration {

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use crate::apps::Seat;
 use crate::config::origin_allowed;
-use crate::protocol::{CloseReason, SUPPORTED_VERSIONS};
+use crate::protocol::{CloseReason, SUPPORTED_VERSIONS, UserId};
 
-use super::{Node, Tenant};
+use super::{Client, Node, Tenant};
 
 /// What a client says about itself when it connects, on any transport.
 #[derive(Debug, Clone, Copy, Default)]
@@ -76,6 +76,20 @@ impl Node {
         tenant.metrics.opened.inc();
         let places = [node_seat, tenant.app.count_connection()];
         Ok(Admission { tenant: Arc::clone(tenant), version, places, app_seat })
+    }
+
+    /// A client that was admitted has its greeting.
+    pub fn greeted(&self, client: &Client) {
+        client.tenant.webhooks.connection_opened(client.socket_id);
+    }
+
+    /// A connection has ended and left everything: for this reason, or because the client went or vanished. `user_id` was
+    /// signed in on it.
+    pub fn disconnected(&self, client: &Client, reason: Option<&CloseReason>, user_id: Option<&UserId>) {
+        let Tenant { webhooks, metrics, .. } = &*client.tenant;
+        webhooks.connection_closed(client.socket_id, reason, user_id);
+        metrics.closed(reason.map_or(0, CloseReason::code));
+        metrics.dropped.inc_by(client.outbox.dropped());
     }
 }
 

@@ -42,8 +42,7 @@ pub struct Tenant {
     pub app: App,
     /// Its counters.
     pub metrics: AppMetrics,
-    /// What its backend is told.
-    pub webhooks: Arc<AppWebhooks>,
+    webhooks: Arc<AppWebhooks>,
     channels: Channels,
     users: Users,
 }
