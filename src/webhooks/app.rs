@@ -12,8 +12,9 @@ use crate::protocol::{ChannelName, CloseReason, EventData, SocketId, UserId};
 
 use super::endpoint::Endpoint;
 use super::event::Happening;
-use super::facts::{Fact, Facts, News};
-use super::inbox::Change;
+use super::facts::{Fact, Facts, Turn};
+use super::inbox::{Change, News};
+use super::letter::Address;
 use super::store::Store;
 
 /// How long the same cache channel is not reported again (§5.2).
@@ -119,16 +120,12 @@ impl AppWebhooks {
     /// A client event was passed on.
     pub fn client_event(&self, news: &ClientEventNews<'_>) {
         let ClientEventNews { channel, event, data, from, user_id } = *news;
-        if self.wants(WebhookEvent::ClientEvent, Some(channel)) {
-            self.tell(&Happening::ClientEvent { channel, event, data, from, user_id }, None);
-        }
+        self.tell(&Happening::ClientEvent { channel, event, data, from, user_id }, None);
     }
 
     /// A client was greeted.
     pub fn connection_opened(&self, socket_id: SocketId) {
-        if self.wants(WebhookEvent::ConnectionOpened, None) {
-            self.tell(&Happening::Opened(socket_id), None);
-        }
+        self.tell(&Happening::Opened(socket_id), None);
     }
 
     /// A connection has ended: for this reason, or because the client went or vanished.
@@ -148,7 +145,7 @@ impl AppWebhooks {
         let mut state = self.state.lock();
         state.misses.expire(now);
         while let Some(fact) = state.facts.next_ended(now) {
-            self.tell_fact(&fact, &News::Ended);
+            self.tell_fact(&fact, &Turn::Ended);
         }
     }
 
@@ -161,7 +158,7 @@ impl AppWebhooks {
     pub(super) fn end_all(&self) {
         let mut state = self.state.lock();
         for fact in state.facts.end_all() {
-            self.tell_fact(&fact, &News::Ended);
+            self.tell_fact(&fact, &Turn::Ended);
         }
     }
 
@@ -172,35 +169,39 @@ impl AppWebhooks {
         let fact = fact();
         if self.follows(&fact) {
             let mut state = self.state.lock();
-            if let Some(news) = state.facts.look(&fact, is_true(), delay, Instant::now()) {
-                self.tell_fact(&fact, &news);
+            if let Some(turn) = state.facts.look(&fact, is_true(), delay, Instant::now()) {
+                self.tell_fact(&fact, &turn);
             }
         }
     }
 
     /// Whether anybody wants to hear of the beginning or the end of it.
     fn follows(&self, fact: &Fact) -> bool {
-        let wanted = |news| {
-            let happening = fact.happening(&news);
+        let wanted = |turn| {
+            let happening = fact.happening(&turn);
             self.wants(happening.kind(), happening.channel())
         };
-        wanted(News::Began) || wanted(News::Ended)
+        wanted(Turn::Began) || wanted(Turn::Ended)
     }
 
     fn wants(&self, kind: WebhookEvent, channel: Option<&ChannelName>) -> bool {
         self.endpoints.iter().any(|endpoint| endpoint.wants(kind, channel.map(ChannelName::as_str)))
     }
 
-    fn tell_fact(&self, fact: &Fact, news: &News) {
-        self.tell(&fact.happening(news), Some((self.entry(fact), *news == News::Began)));
+    fn tell_fact(&self, fact: &Fact, turn: &Turn) {
+        self.tell(&fact.happening(turn), Some((self.entry(fact), *turn == Turn::Began)));
     }
 
+    /// Hands it to the endpoints that want it, and keeps what the backend is `told` by it, also if that is nothing.
     fn tell(&self, happening: &Happening<'_>, told: Option<(String, bool)>) {
         let (kind, channel) = (happening.kind(), happening.channel().map(ChannelName::as_str));
-        let wanting = || self.endpoints.iter().filter(|endpoint| endpoint.wants(kind, channel));
-        self.metrics.webhook_events.inc_by(wanting().count() as u64);
-        let (subject, text) = (happening.subject().into(), happening.encode().into());
-        self.store.keep(wanting().map(|endpoint| &endpoint.address), &subject, &text, told);
+        let wanting = self.endpoints.iter().filter(|endpoint| endpoint.wants(kind, channel));
+        let to: Vec<&Address> = wanting.map(|endpoint| &endpoint.address).collect();
+        if to.is_empty() && told.is_none() {
+            return;
+        }
+        self.metrics.webhook_events.inc_by(to.len() as u64);
+        self.store.keep(&to, News { subject: happening.subject().into(), text: happening.encode().into(), told });
     }
 
     /// A fact in the store, which all apps share.

@@ -38,7 +38,7 @@ type Leaving = (Instant, u64);
 
 /// What to tell the backend.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum News {
+pub(super) enum Turn {
     /// It has begun.
     Began,
     /// It has ended.
@@ -47,11 +47,11 @@ pub(super) enum News {
 
 impl Facts {
     /// Takes note of what is true. An end is told after `delay`, unless that is zero.
-    pub(super) fn look(&mut self, fact: &Fact, is_true: bool, delay: Duration, now: Instant) -> Option<News> {
+    pub(super) fn look(&mut self, fact: &Fact, is_true: bool, delay: Duration, now: Instant) -> Option<Turn> {
         match (self.told.get_mut(fact), is_true) {
             (None, true) => {
                 self.told.insert(fact.clone(), None);
-                Some(News::Began)
+                Some(Turn::Began)
             }
             (None, false) => None,
             (Some(leaving), true) => {
@@ -63,7 +63,7 @@ impl Facts {
             (Some(Some(_)), false) => None,
             (Some(None), false) if delay.is_zero() => {
                 self.told.remove(fact);
-                Some(News::Ended)
+                Some(Turn::Ended)
             }
             (Some(None), false) => {
                 self.leave(fact.clone(), now + delay);
@@ -103,8 +103,8 @@ impl Facts {
 
 impl Fact {
     /// The event that says so.
-    pub(super) fn happening(&self, news: &News) -> Happening<'_> {
-        let either = |began, ended| if *news == News::Began { began } else { ended };
+    pub(super) fn happening(&self, turn: &Turn) -> Happening<'_> {
+        let either = |began, ended| if *turn == Turn::Began { began } else { ended };
         match self {
             Self::Member(channel, user_id) => {
                 Happening::Member(either(WebhookEvent::MemberAdded, WebhookEvent::MemberRemoved), channel, user_id)
@@ -158,7 +158,7 @@ mod tests {
     #[test]
     fn what_ends_and_begins_again_within_the_delay_is_never_told() {
         let (mut facts, start) = (Facts::default(), Instant::now());
-        assert_eq!(facts.look(&fact(), true, DELAY, start), Some(News::Began));
+        assert_eq!(facts.look(&fact(), true, DELAY, start), Some(Turn::Began));
         assert_eq!(facts.look(&fact(), true, DELAY, start), None);
         assert_eq!(facts.look(&fact(), false, DELAY, start), None);
         assert_eq!(facts.look(&fact(), true, DELAY, start + DELAY / 2), None);
@@ -175,14 +175,14 @@ mod tests {
         assert_eq!(facts.next_ended(start + DELAY), Some(fact()));
         assert_eq!(facts.next_ended(start + DELAY), None);
         assert_eq!(facts.look(&fact(), false, DELAY, start + DELAY), None);
-        assert_eq!(facts.look(&fact(), true, DELAY, start + DELAY), Some(News::Began));
+        assert_eq!(facts.look(&fact(), true, DELAY, start + DELAY), Some(Turn::Began));
     }
 
     #[test]
     fn without_a_delay_an_end_is_told_at_once() {
         let (mut facts, start) = (Facts::default(), Instant::now());
         facts.look(&fact(), true, Duration::ZERO, start);
-        assert_eq!(facts.look(&fact(), false, Duration::ZERO, start), Some(News::Ended));
+        assert_eq!(facts.look(&fact(), false, Duration::ZERO, start), Some(Turn::Ended));
         assert_eq!(facts.look(&fact(), false, Duration::ZERO, start), None);
     }
 

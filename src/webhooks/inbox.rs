@@ -35,6 +35,17 @@ pub(super) enum Change {
     Sync(oneshot::Sender<()>),
 }
 
+/// Something that happened, on its way to the endpoints that want to hear of it.
+#[derive(Debug, Clone)]
+pub(super) struct News {
+    /// What it is about; see [`super::event::Happening::subject`].
+    pub(super) subject: Arc<str>,
+    /// The JSON object.
+    pub(super) text: Arc<str>,
+    /// What the backend is told by it: a fact with the app's id in front, and whether it is true.
+    pub(super) told: Option<(String, bool)>,
+}
+
 /// What waits for the writer; see [`MAX_INBOX`] for what happens when it is too much.
 pub(super) struct Inbox {
     pile: Mutex<Pile>,
@@ -62,21 +73,16 @@ impl Inbox {
 
     /// Adds an event for each address, and what the backend now believes. Events get their numbers here, and their time,
     /// so that both tell the order.
-    pub(super) fn keep<'a>(
-        &self,
-        to: impl Iterator<Item = &'a Address>,
-        subject: &Arc<str>,
-        text: &Arc<str>,
-        told: Option<(String, bool)>,
-    ) {
+    pub(super) fn keep(&self, to: &[&Address], news: News) {
+        let News { subject, text, told } = news;
         let mut pile = self.pile.lock();
         // The system's clock may be set back.
         pile.last_ms = pile.last_ms.max(unix_ms());
         for address in to {
             let (id, time_ms) = (pile.next_id, pile.last_ms);
             pile.next_id += 1;
-            let event = Event { id, subject: Arc::clone(subject), time_ms, text: Arc::clone(text) };
-            pile.push(Change::Keep(address.clone(), event));
+            let event = Event { id, subject: Arc::clone(&subject), time_ms, text: Arc::clone(&text) };
+            pile.push(Change::Keep((*address).clone(), event));
         }
         if let Some((fact, is_true)) = told {
             pile.push(Change::Tell(fact, is_true));

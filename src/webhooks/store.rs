@@ -20,7 +20,7 @@ use redb::DatabaseError;
 use tokio::sync::oneshot;
 
 use super::disk::Disk;
-use super::inbox::{Change, Inbox};
+use super::inbox::{Change, Inbox, News};
 use super::letter::{Address, DeadLetter};
 use super::tables::{self, Found};
 use super::unix_ms;
@@ -104,17 +104,13 @@ impl Store {
         u64::from_str_radix(first, 16).ok().filter(|_| ours)
     }
 
-    /// Hands an event to the writer, once for each address, and with it what the backend now believes. Events get their
-    /// numbers here, and their time, so that both tell the order.
-    pub(super) fn keep<'a>(
-        &self,
-        to: impl Iterator<Item = &'a Address>,
-        subject: &Arc<str>,
-        text: &Arc<str>,
-        told: Option<(String, bool)>,
-    ) {
-        // Nobody will read what is told where nothing outlives the process.
-        self.inbox.keep(to, subject, text, told.filter(|_| self.is_durable()));
+    /// Hands news to the writer, for each of these endpoints.
+    pub(super) fn keep(&self, to: &[&Address], mut news: News) {
+        if !self.is_durable() {
+            // Nobody would read it.
+            news.told = None;
+        }
+        self.inbox.keep(to, news);
     }
 
     /// Hands something else to the writer.

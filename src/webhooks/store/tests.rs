@@ -49,7 +49,12 @@ fn to() -> Address {
 }
 
 fn keep(store: &Store, subject: &str) {
-    store.keep([to()].iter(), &subject.into(), &r#"{"name":"x"}"#.into(), None);
+    store.keep(&[&to()], News { subject: subject.into(), text: r#"{"name":"x"}"#.into(), told: None });
+}
+
+/// What the backend believes, and nobody wants to hear.
+fn occupied() -> News {
+    News { subject: "a".into(), text: "{}".into(), told: Some(("42 occupied a".to_owned(), true)) }
 }
 
 fn sync(store: &Store) {
@@ -81,7 +86,7 @@ fn what_was_written_survives_a_crash_and_only_that_is_announced() {
     for subject in ["a", "b", "a"] {
         keep(&store, subject);
     }
-    store.keep(std::iter::empty(), &"a".into(), &"{}".into(), Some(("42 occupied a".to_owned(), true)));
+    store.keep(&[], occupied());
     sync(&store);
     let kept = told.kept.lock().clone();
     let (done, written) = oneshot::channel();
@@ -104,7 +109,7 @@ fn nothing_is_left_of_what_was_delivered_or_has_ended() {
     let ram = Ram::default();
     let (store, _, told) = start(&ram, 1000);
     keep(&store, "a");
-    store.keep(std::iter::empty(), &"a".into(), &"{}".into(), Some(("42 occupied a".to_owned(), true)));
+    store.keep(&[], occupied());
     sync(&store);
     let kept = told.kept.lock().clone();
     let (done, _) = oneshot::channel();
