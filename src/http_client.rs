@@ -1,5 +1,6 @@
-//! Requests to other people's servers: webhook endpoints, authorizers, key sets. Whoever answers may be slow, endless or
-//! hostile, so every request has one deadline for all of it, and of the answer only a bounded beginning is read.
+//! Requests to other servers: webhook endpoints, authorizers, key sets, and the servers of the command-line tools. Whoever
+//! answers may be slow, endless or hostile, so a request has one deadline for all of it, and of the answer only a bounded
+//! beginning is read.
 
 use std::error::Error;
 use std::io;
@@ -10,8 +11,8 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::{Request, Response, StatusCode};
 use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::{self, Client};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
@@ -86,11 +87,23 @@ impl HttpClient {
         max_body: usize,
     ) -> Result<Answer, RequestFailed> {
         let deadline = Instant::now() + timeout;
-        match timeout_at(deadline, self.0.request(request)).await {
+        match timeout_at(deadline, self.begin(request)).await {
             Ok(Ok(response)) => Ok(read(response, deadline, max_body).await),
             Ok(Err(error)) => Err(RequestFailed::Unreachable(innermost(&error))),
             Err(_) => Err(RequestFailed::Timeout(timeout)),
         }
+    }
+
+    /// Sends a request and returns the answer with its body still to come. Both have no end of their own: the caller's
+    /// deadline is the only one.
+    ///
+    /// # Errors
+    /// There is no answer; the innermost [`Error::source`] says why.
+    ///
+    /// # Cancel safety
+    /// The request may have been sent.
+    pub async fn begin(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, legacy::Error> {
+        self.0.request(request).await
     }
 }
 
@@ -118,7 +131,7 @@ async fn read(response: Response<Incoming>, deadline: Instant, max_body: usize) 
 }
 
 /// What went wrong underneath: libraries wrap the operating system's word, which is the one that helps.
-fn innermost(error: &(dyn Error + 'static)) -> String {
+pub fn innermost(error: &(dyn Error + 'static)) -> String {
     let causes = std::iter::successors(Some(error), |&error| error.source());
     causes.last().map_or_else(String::new, ToString::to_string)
 }

@@ -8,14 +8,11 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::header::CONTENT_TYPE;
 use hyper::{Method, Request, StatusCode};
-use hyper_rustls::{ConfigBuilderExt, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::TokioExecutor;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use crate::auth;
+use crate::http_client::{HttpClient, innermost};
 
 use super::target::Target;
 
@@ -109,9 +106,7 @@ pub(super) async fn request(
     body: Bytes,
 ) -> Result<(StatusCode, Bytes), CallError> {
     let unreachable = |cause: &(dyn Error + 'static)| unreachable(server, cause);
-    let tls = tls(url.starts_with("https:")).map_err(|error| unreachable(&error))?;
-    let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
-    let client: Client<_, Full<Bytes>> = Client::builder(TokioExecutor::new()).build(connector);
+    let client = HttpClient::new(url.starts_with("https:")).map_err(|error| unreachable(&error))?;
     let request = Request::builder()
         .method(method)
         .uri(url)
@@ -120,7 +115,7 @@ pub(super) async fn request(
         .body(Full::new(body))
         .map_err(|error| unreachable(&error))?;
     let exchange = async {
-        let response = client.request(request).await.map_err(|error| unreachable(&error))?;
+        let response = client.begin(request).await.map_err(|error| unreachable(&error))?;
         let status = response.status();
         let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
         Ok((status, body.map_err(|error| unreachable(&*error))?.to_bytes()))
@@ -133,17 +128,7 @@ pub(super) fn escape(segment: &str) -> String {
     utf8_percent_encode(segment, ESCAPED).to_string()
 }
 
-/// The system's root certificates, unless no certificate will be looked at: a bare container has none.
-fn tls(secure: bool) -> io::Result<ClientConfig> {
-    let builder = ClientConfig::builder();
-    Ok(if secure {
-        builder.with_native_roots()?.with_no_client_auth()
-    } else {
-        builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth()
-    })
-}
-
-/// What went wrong underneath: libraries wrap the operating system's word, which is the one that helps.
+/// What went wrong underneath, and what to look at.
 pub(super) fn unreachable(server: &str, error: &(dyn Error + 'static)) -> CallError {
     let causes = || std::iter::successors(Some(error), |&error| error.source());
     let refused = |error: &(dyn Error + 'static)| {
@@ -152,7 +137,7 @@ pub(super) fn unreachable(server: &str, error: &(dyn Error + 'static)) -> CallEr
     if causes().any(refused) {
         return CallError::Refused(server.to_owned());
     }
-    let mut cause = causes().last().map_or_else(String::new, ToString::to_string);
+    let mut cause = innermost(error);
     // What TLS says to a plain server, and HTTP to one that speaks TLS.
     if server.starts_with("https:") && cause.contains("corrupt message") {
         cause.push_str("; is it an http:// server?");
