@@ -9,7 +9,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use md5::Digest;
 use sha2::Sha256;
 
-pub use request::{RequestError, SignedQuery, query_pairs, sign_request};
+pub use request::{RequestError, SignedQuery, form_pairs, query_pairs, sign_request};
 pub use signer::{Signer, shared_secret};
 pub use token::{TokenError, channel_text, user_text, verify_token};
 

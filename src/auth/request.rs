@@ -159,17 +159,19 @@ pub fn sign_request(
 
 /// The parameters of a query string, decoded, in order, with lower-case names.
 pub fn query_pairs(raw: &str, plus_is_space: bool) -> Vec<(String, String)> {
+    let pairs = form_pairs(raw, plus_is_space).into_iter();
+    pairs.map(|(name, value)| (name.to_lowercase(), value)).collect()
+}
+
+/// The fields of a form, or of a query string, decoded, in order.
+pub fn form_pairs(raw: &str, plus_is_space: bool) -> Vec<(String, String)> {
     let decode = |text: &str| {
         let text = if plus_is_space { Cow::Owned(text.replace('+', " ")) } else { Cow::Borrowed(text) };
         percent_decode_str(&text).decode_utf8_lossy().into_owned()
     };
-    raw.split('&')
-        .filter(|pair| !pair.is_empty())
-        .map(|pair| {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            (decode(name).to_lowercase(), decode(value))
-        })
-        .collect()
+    let pairs = raw.split('&').filter(|pair| !pair.is_empty());
+    let pairs = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    pairs.map(|(name, value)| (decode(name), decode(value))).collect()
 }
 
 /// The text to sign.

@@ -2,11 +2,11 @@
 
 use std::fmt;
 
-use percent_encoding::percent_decode_str;
 use serde::Deserializer;
 use serde::de::{Deserialize, MapAccess, Visitor};
 use serde_json::Value;
 
+use crate::auth::form_pairs;
 use crate::protocol::json;
 
 /// The fields, in order.
@@ -49,13 +49,7 @@ const OWN: [&str; 3] = ["socket_id", "channel_name", "callback"];
 impl Fields {
     /// Those of a query string or of a form.
     pub(super) fn of_form(text: &str) -> Self {
-        let decode = |text: &str| {
-            let text = text.replace('+', " ");
-            percent_decode_str(&text).decode_utf8_lossy().into_owned()
-        };
-        let pairs =
-            text.split('&').filter(|pair| !pair.is_empty()).map(|pair| pair.split_once('=').unwrap_or((pair, "")));
-        Self(pairs.map(|(name, value)| (decode(name), decode(value))).collect())
+        Self(form_pairs(text, true))
     }
 
     /// Those of a JSON object. A list of channel names becomes what it would be in a form; other values that are no strings
