@@ -1,0 +1,46 @@
+//! Rules between settings, and for a server that is about to start.
+
+use super::*;
+
+#[test]
+fn settings_that_work_against_each_other_bring_a_warning() {
+    let app = "[[apps]]\nid = \"shop\"\nkey = \"k\"\nsecret = \"s\"\nclient_events = true\n[apps.limits]\n\
+               message = 2048\nhttp_body = 2048\noutbox = \"16 KiB\"\nevent_data = \"1 MiB\"\n\
+               activity_timeout = \"121s\"\n";
+    let warnings = load_all(app, &[], &[]).unwrap().warnings;
+    let expected = [
+        "fanfare.toml:2: apps.0.id: \"shop\": ",
+        "fanfare.toml:7: apps.0.limits.message: smaller than event_data",
+        "fanfare.toml:8: apps.0.limits.http_body: smaller than event_data",
+        "fanfare.toml:9: apps.0.limits.outbox: smaller than event_data",
+        "fanfare.toml:11: apps.0.limits.activity_timeout: more than 120 s has no effect on pusher-js",
+    ];
+    assert_eq!(warnings.len(), expected.len(), "{warnings:#?}");
+    for (warning, expected) in warnings.iter().zip(expected) {
+        assert!(warning.starts_with(expected), "{warning}");
+    }
+    assert_eq!(load_all(APP, &[], &[]).unwrap().warnings, Vec::<String>::new());
+}
+
+#[test]
+fn a_server_needs_an_app() {
+    let error = Config::load_for_server(&Sources::default()).unwrap_err();
+    assert!(error.mistakes[0].starts_with("apps: there is none"), "{error}");
+    assert_eq!(obstacles(APP, &[]), Vec::<String>::new());
+    let together = obstacles("[server]\nlisten = 5\n", &[]);
+    assert_eq!(together.len(), 2, "{together:#?}");
+}
+
+#[test]
+fn the_secret_of_the_examples_stays_on_this_machine() {
+    let demo = "\n[[apps]]\nid = \"1001\"\nkey = \"app-key\"\nsecret = \"app-secret\"\n";
+    let file = format!("{APP}{demo}");
+    let mistakes = obstacles(&file, &[]);
+    assert_eq!(mistakes.len(), 1, "{mistakes:#?}");
+    assert!(mistakes[0].contains(": apps.1.secret: the secret that all the examples have"), "{mistakes:#?}");
+    assert!(!mistakes[0].contains("app-secret"), "{mistakes:#?}");
+    for loopback in ["127.0.0.1:6001", "[::1]:6001"] {
+        assert_eq!(obstacles(&file, &[("server.listen", loopback)]), Vec::<String>::new());
+    }
+    assert_eq!(obstacles(&file.replace("app-secret", "my own"), &[]), Vec::<String>::new());
+}
