@@ -139,12 +139,13 @@ impl Server {
         shutdown.await;
         info!("stopping");
         self.shutdown.request();
-        match timeout(self.config.server.drain_period + LAST_GRACE, self.shutdown.finished()).await {
+        let drained = timeout(self.config.server.drain_period + LAST_GRACE, self.shutdown.finished()).await;
+        // Only now has everything happened that backends want to hear of.
+        self.node.webhooks().stop(deliveries, LAST_WEBHOOKS).await;
+        match drained {
             Ok(()) => info!("stopped"),
             Err(_) => warn!("stopped before the last connections had ended"),
         }
-        // Only now has everything happened that backends want to hear of.
-        self.node.webhooks().stop(deliveries, LAST_WEBHOOKS).await;
         admin_shutdown.request();
         // A scrape that is under way may end; nobody else is waited for.
         let _ = timeout(LAST_SCRAPE, admin_shutdown.finished()).await;
