@@ -7,15 +7,18 @@
 
 mod auth;
 mod claim_pattern;
+mod cluster;
 mod layers;
 mod load;
 mod master_key;
 mod pattern;
+mod redis_url;
 mod rule;
 mod schema;
 mod suggest;
 mod validate;
 mod validate_auth;
+mod validate_cluster;
 mod write;
 
 #[cfg(test)]
@@ -29,10 +32,12 @@ use std::time::Duration;
 
 pub use auth::{AuthConfig, ForwardConfig, JwtAlgorithm, JwtConfig};
 pub use claim_pattern::{ClaimPattern, Part};
+pub use cluster::{ClusterConfig, ClusterDriver, OnGap, Topology};
 pub use layers::Sources;
 pub use load::{ConfigError, Loaded};
 pub use master_key::MasterKey;
 pub use pattern::{matches, origin_allowed};
+pub use redis_url::{RedisPlace, RedisUrl};
 pub use rule::is_url;
 pub use validate_auth::member_name;
 
@@ -51,6 +56,8 @@ pub struct Config {
     pub log: LogConfig,
     /// How webhooks are kept and delivered.
     pub webhooks: WebhooksConfig,
+    /// Alone, or together with other nodes.
+    pub cluster: ClusterConfig,
     /// The apps, in the order of the file.
     pub apps: Vec<AppConfig>,
 }
@@ -356,6 +363,7 @@ impl Default for Config {
                 max_dead: 64 * 1024 * 1024,
                 restart_grace: Duration::from_secs(20),
             },
+            cluster: ClusterConfig::default(),
             apps: Vec::new(),
         }
     }

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use super::rule::{
     Rule, address, bytes, channel_patterns, choice, claim, claim_channels, claim_text, claims, close_code, directory,
-    duration, flag, header_names, headers, identifier, log_level, name, number, optional_file, optional_url, origins,
-    path_prefix, plain_text, plain_texts, quota, readable_file, url, words,
+    duration, flag, header_names, headers, identifier, log_level, name, name_or_none, number, optional_file,
+    optional_url, origins, path_prefix, plain_text, plain_texts, quota, readable_file, redis_urls, url, user_or_none,
+    words,
 };
 use super::{
-    AppConfig, AuthConfig, Config, ForwardConfig, JwtAlgorithm, JwtConfig, KeyPair, Limits, LogFormat, Secret,
-    TlsConfig, WebhookConfig, WebhookEvent,
+    AppConfig, AuthConfig, ClusterConfig, ClusterDriver, Config, ForwardConfig, JwtAlgorithm, JwtConfig, KeyPair,
+    Limits, LogFormat, OnGap, Secret, TlsConfig, Topology, WebhookConfig, WebhookEvent,
 };
 
 const KIB: usize = 1024;
@@ -45,7 +46,7 @@ pub(super) trait Visitor: Sized {
     fn list<T: Clone>(&mut self, name: &'static str, list: &mut Vec<T>, blank: &T, fields: fn(&mut Self, &mut T));
 }
 
-/// `[server]`, `[admin]` and `[log]`.
+/// `[server]`, `[admin]`, `[webhooks]`, `[cluster]` and `[log]`.
 pub(super) fn node<V: Visitor>(v: &mut V, config: &mut Config) {
     v.table("server", |v| {
         let server = &mut config.server;
@@ -72,17 +73,33 @@ pub(super) fn node<V: Visitor>(v: &mut V, config: &mut Config) {
         v.key("max_dead", &mut webhooks.max_dead, bytes(0..=64 * GIB));
         v.key("restart_grace", &mut webhooks.restart_grace, duration(Duration::ZERO..=HOUR));
     });
+    v.table("cluster", |v| cluster(v, &mut config.cluster));
     v.table("log", |v| {
-        v.key("format", &mut config.log.format, log_format());
+        let formats = &[("text", LogFormat::Text), ("json", LogFormat::Json)];
+        v.key("format", &mut config.log.format, choice("a log format", formats));
         v.key("level", &mut config.log.level, log_level());
     });
 }
 
-fn log_format() -> Rule<LogFormat> {
-    choice("a log format", [("text", LogFormat::Text), ("json", LogFormat::Json)], |format| match format {
-        LogFormat::Text => "\"text\"".to_owned(),
-        LogFormat::Json => "\"json\"".to_owned(),
-    })
+fn cluster<V: Visitor>(v: &mut V, cluster: &mut ClusterConfig) {
+    let drivers = &[("single", ClusterDriver::Single), ("redis", ClusterDriver::Redis)];
+    v.key("driver", &mut cluster.driver, choice("a driver", drivers));
+    v.key("id", &mut cluster.id, identifier("the id of a cluster"));
+    v.key("node", &mut cluster.node, name_or_none("the name of a node"));
+    v.key("topology", &mut cluster.topology, choice("a topology", &Topology::ALL));
+    v.key("urls", &mut cluster.urls, redis_urls().not_empty());
+    v.key("username", &mut cluster.username, user_or_none());
+    v.optional_secret("password", &mut cluster.password);
+    v.key("ca_file", &mut cluster.ca_file, optional_file());
+    v.key("sentinel_master", &mut cluster.sentinel_master, name("the name of a master"));
+    v.key("sentinel_username", &mut cluster.sentinel_username, user_or_none());
+    v.optional_secret("sentinel_password", &mut cluster.sentinel_password);
+    v.key("lease", &mut cluster.lease, duration(SECOND..=MINUTE));
+    v.key("timeout", &mut cluster.timeout, duration(Duration::from_millis(100)..=MINUTE));
+    v.key("replay", &mut cluster.replay, duration(Duration::ZERO..=10 * MINUTE));
+    v.key("replay_events", &mut cluster.replay_events, number(1..=1_000_000));
+    let reactions = &[("log", OnGap::Log), ("reconnect", OnGap::Reconnect)];
+    v.key("on_gap", &mut cluster.on_gap, choice("a reaction", reactions));
 }
 
 /// `[app_defaults]`: goes into `defaults`, from where [`apps`] takes what an app leaves out.
@@ -131,8 +148,8 @@ fn jwt<V: Visitor>(v: &mut V, jwt: &mut JwtConfig) {
     v.key("audience", &mut jwt.audience, plain_texts("an audience", "values of `aud`; an empty list for any"));
     v.key("issuer", &mut jwt.issuer, plain_text("an issuer", "the value of `iss`, or nothing for any"));
     v.key("leeway", &mut jwt.leeway, duration(Duration::ZERO..=10 * MINUTE));
-    v.key("cookie", &mut jwt.cookie, name("a cookie's name"));
-    v.key("parameter", &mut jwt.parameter, name("a parameter's name"));
+    v.key("cookie", &mut jwt.cookie, name_or_none("a cookie's name"));
+    v.key("parameter", &mut jwt.parameter, name_or_none("a parameter's name"));
     v.key("channels", &mut jwt.channels, claim_channels());
     v.key("user_id", &mut jwt.user_id, claim_text());
     v.key("user_info", &mut jwt.user_info, claims());

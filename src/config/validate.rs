@@ -85,12 +85,14 @@ impl Config {
             let below = |(key, text)| (format!("apps.{index}.{key}"), text);
             conflicts.extend(app.auth_conflicts().into_iter().map(below));
         }
+        conflicts.extend(self.cluster.conflicts().into_iter().map(|(path, text)| (path.to_owned(), text)));
         conflicts
     }
 
     /// What is allowed but probably not meant: the path, and the reason.
     pub(super) fn warnings(&self) -> Vec<(String, String)> {
-        let mut warnings = Vec::new();
+        let cluster = self.cluster.warnings().into_iter().map(|(path, text)| (path.to_owned(), text));
+        let mut warnings: Vec<_> = cluster.collect();
         for (index, app) in self.apps.iter().enumerate() {
             let mut warn = |condition: bool, key: &str, text: String| {
                 if condition {

@@ -87,6 +87,14 @@ fn every_kind_of_mistake_is_explained() {
             ],
         ),
         (
+            "[cluster]\nurls = [\"redis://:hunter2@a\", \"redis:/:hunter2@b\"]\ntopology = \"ring\"\n",
+            &[
+                "fanfare.toml:2: cluster.urls: entry 2 is not the URL of a Redis; expected a list of URLs such as \"redis://",
+                "fanfare.toml:3: cluster.topology: \"ring\" is not a topology; expected \"server\", \"sentinel\" or \
+                 \"cluster\"",
+            ],
+        ),
+        (
             "[server.tls]\ncertificate = \"/nowhere\"\n",
             &[
                 "fanfare.toml:1: server.tls.private_key: missing; expected the path of a readable PEM file",
@@ -186,10 +194,10 @@ struct Setting {
     variable: String,
 }
 
-/// Every text is a secret but an empty one, and every text may be the path of a directory, or mean something to whoever
-/// issues tokens.
+/// Every text is a secret but an empty one, and every text may be the path of a directory or the name of a user, or mean
+/// something to whoever issues tokens.
 fn refuses_some_text(setting: &Setting) -> bool {
-    let any_text = ["data_dir", ".audience", ".issuer", ".user_id", ".user_info", ".watchlist"];
+    let any_text = ["data_dir", "username", ".audience", ".issuer", ".user_id", ".user_info", ".watchlist"];
     let takes_any = any_text.iter().any(|end| setting.path.ends_with(end)) && !setting.path.contains("limits");
     !setting.path.contains("secret") && !takes_any
 }

@@ -84,6 +84,21 @@ fn a_secret_is_not_shown_by_check_config_or_a_mistake() {
         output.succeeded();
         assert_silent(&output.to_string());
     }
+    // Passwords in URLs are secrets like others, in good URLs and in bad ones.
+    for (url, code) in [
+        ("redis://ann:s3cret-in-file@redis", 0),
+        ("redis://ann:s3cret-in-file/@redis:x", 2),
+        ("redis:ann:s3cret-in-file@redis", 2),
+        ("redis://redis?password=s3cret-in-file", 2),
+        ("redis://ann:a,s3cret-in-file@redis", 2),
+    ] {
+        let env = [("FANFARE_CLUSTER_URLS", url), VARIABLE];
+        for command in ["check", "config"] {
+            let output = fanfare(&[command, "--config", &file]).envs(&env).run();
+            assert_silent(&format!("{}{}", output.stdout, output.stderr));
+            let _ = if code == 0 { output.succeeded() } else { output.failed(code) };
+        }
+    }
     // Mistakes around every secret, and a few in the secrets' own lines.
     for wrong in [
         good.replace("debug = true", "debug = 5"),

@@ -151,16 +151,27 @@ pub(super) fn words<T: Copy + PartialEq + 'static>(
 }
 
 /// One of a few words.
-pub(super) fn choice<T: Copy + 'static>(
+pub(super) fn choice<T: Copy + PartialEq + 'static>(
     noun: &'static str,
-    words: [(&'static str, T); 2],
-    write: fn(&T) -> String,
+    words: &'static [(&'static str, T)],
 ) -> Rule<T> {
     let read = move |given: &Given| {
         let chosen = words.iter().find(|(word, _)| given.text() == Some(word));
         chosen.map(|(_, value)| *value).ok_or_else(|| format!("{given} is not {noun}"))
     };
-    Rule::new(format!("{:?} or {:?}", words[0].0, words[1].0), read, write)
+    let mut expected = String::new();
+    for (index, (word, _)) in words.iter().enumerate() {
+        expected += match words.len() - index {
+            _ if index == 0 => "",
+            1 => " or ",
+            _ => ", ",
+        };
+        expected += &quote(word);
+    }
+    Rule::new(expected, read, |value: &T| {
+        let word = words.iter().find(|(_, known)| known == value);
+        quote(word.map_or("", |(word, _)| word))
+    })
 }
 
 fn text(noun: &'static str, expected: &str, allowed: impl Fn(&str) -> bool + 'static) -> Rule<String> {

@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 
 use hyper::header::{HeaderName, HeaderValue};
 
-use crate::config::Secret;
+use crate::config::{RedisUrl, Secret};
 
-use super::{Given, MASK, Rule, is_word, quote, text, texts};
+use super::{Given, MASK, Rule, is_word, items, list, quote, text, texts};
 
 /// An address to send requests to.
 pub(in crate::config) fn url(example: &str) -> Rule<String> {
@@ -28,6 +28,30 @@ pub fn is_url(text: &str) -> bool {
     // A user and password would end up in logs; a header is the place for them.
     let plain = uri.authority().is_some_and(|authority| !authority.as_str().contains('@'));
     matches!(uri.scheme_str(), Some("http" | "https")) && host && plain
+}
+
+/// Where Redis servers are. Their passwords are never shown, so what is no URL is not shown at all.
+pub(in crate::config) fn redis_urls() -> Rule<Vec<String>> {
+    let read = |given: &Given| {
+        let url = |(index, item): (usize, &Given)| {
+            let text = item.text().unwrap_or_default();
+            match RedisUrl::parse(text) {
+                Some(url) if url.is_masked() => {
+                    Err(format!("entry {} has the mask of a printed configuration for a password", index + 1))
+                }
+                Some(_) => Ok(text.to_owned()),
+                None => Err(format!("entry {} is not the URL of a Redis", index + 1)),
+            }
+        };
+        let items = match given {
+            Given::Text(_) => Err("a text is not a list".to_owned()),
+            _ => items(given),
+        };
+        items?.iter().enumerate().map(url).collect()
+    };
+    let expected = "a list of URLs such as \"redis://user:password@redis.example:6379/0\", \"rediss://redis.example\" \
+                    (TLS) or \"unix:///run/redis.sock\"";
+    Rule::new(expected, read, |urls: &Vec<String>| list(urls.iter().map(|url| quote(&RedisUrl::masked(url)))))
 }
 
 /// Names of headers that are passed on.

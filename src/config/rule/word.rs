@@ -41,9 +41,24 @@ pub(in crate::config) fn claim() -> Rule<String> {
     text("the name of a claim", "the name of a claim such as \"friends\" or \"user.friends\", or nothing", allowed)
 }
 
-/// The name of a cookie or a parameter, or none.
+/// The name that something has elsewhere.
 pub(in crate::config) fn name(noun: &'static str) -> Rule<String> {
-    text(noun, "letters, digits, `_`, `-` and `.`, or nothing", |text| text.chars().all(|c| is_word(c) || c == '.'))
+    text(noun, "letters, digits, `_`, `-` and `.`", |text| !text.is_empty() && is_name(text))
+}
+
+/// The name of a cookie, a parameter or a node, or none.
+pub(in crate::config) fn name_or_none(noun: &'static str) -> Rule<String> {
+    text(noun, "letters, digits, `_`, `-` and `.`, or nothing", is_name)
+}
+
+fn is_name(text: &str) -> bool {
+    text.chars().all(|c| is_word(c) || c == '.')
+}
+
+/// A user of Redis, or none.
+pub(in crate::config) fn user_or_none() -> Rule<String> {
+    let allowed = |text: &str| !text.contains(|c: char| c.is_whitespace() || c.is_control());
+    text("the name of a user", "the name of an ACL user, without spaces, or nothing", allowed)
 }
 
 /// A text that means something to somebody else.

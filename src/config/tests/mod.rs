@@ -2,6 +2,7 @@
 
 mod auth;
 mod between;
+mod cluster;
 mod default_file;
 mod layers;
 mod mistakes;
@@ -17,8 +18,8 @@ use super::layers::env_name;
 use super::rule::MASK;
 use super::schema::all_keys;
 use super::{
-    AppConfig, Config, ConfigError, DEFAULT_TOML, ForwardConfig, JwtAlgorithm, JwtConfig, KeyPair, Loaded, LogFormat,
-    Secret, Sources, TlsConfig, WebhookConfig, WebhookEvent,
+    AppConfig, ClusterConfig, ClusterDriver, Config, ConfigError, DEFAULT_TOML, ForwardConfig, JwtAlgorithm, JwtConfig,
+    KeyPair, Loaded, LogFormat, OnGap, Secret, Sources, TlsConfig, Topology, WebhookConfig, WebhookEvent,
 };
 
 const APP: &str = "[[apps]]\nid = \"1\"\nkey = \"k\"\nsecret = \"s\"\n";

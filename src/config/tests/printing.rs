@@ -29,10 +29,14 @@ fn the_printed_configuration_loads_again_once_the_secrets_are_put_in() {
     config.apps.push(AppConfig::new("3", "k4", "hunter2"));
     let secret = Some(Secret::new("hunter2"));
     config.apps[2].auth.jwt = Some(JwtConfig { secret, ..JwtConfig::new(vec![JwtAlgorithm::Hs256]) });
+    config.cluster.topology = Topology::Cluster;
+    config.cluster.urls = vec!["redis://ann:hunter2@a:1".to_owned(), "rediss://b/0".to_owned()];
+    config.cluster.password = Some(Secret::new("hunter2"));
+    config.cluster.on_gap = OnGap::Reconnect;
     let printed = config.to_toml();
     assert!(!printed.contains("hunter2"), "{printed}");
-    assert_eq!(printed.matches(MASK).count(), 6);
+    assert_eq!(printed.matches(MASK).count(), 8);
     assert_eq!(load(&printed.replace(MASK, "hunter2")), config);
     let found = mistakes(&printed, &[], &[]);
-    assert!(found.len() == 6 && found.iter().all(|line| line.contains("the mask of a printed")), "{found:#?}");
+    assert!(found.len() == 8 && found.iter().all(|line| line.contains("the mask of a printed")), "{found:#?}");
 }
