@@ -36,6 +36,9 @@ pub(super) enum CliError {
     /// An endpoint did not take a test webhook; its answer was printed.
     #[error("not every endpoint answered with a 2xx status")]
     TestRefused,
+    /// A node is cut off from its cluster; what it knows was printed.
+    #[error("ISOLATED, this node is cut off from the others: {0}")]
+    Isolated(String),
     /// The operating system gave no thread or no signal.
     #[error("cannot start: {0}")]
     Runtime(#[source] io::Error),

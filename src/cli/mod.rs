@@ -13,6 +13,7 @@ mod error;
 mod health;
 mod listen;
 mod logging;
+mod nodes;
 mod output;
 mod serve;
 mod settings;
@@ -77,6 +78,8 @@ enum Command {
     Sign(sign::Args),
     /// Show webhooks that wait or failed, send them again, or send a test.
     Webhooks(webhooks::Args),
+    /// Show the nodes of a cluster, as one of them sees it.
+    Nodes(nodes::Args),
     /// Ask a server whether it is ready; for container health checks.
     Health(health::Args),
 }
@@ -95,6 +98,7 @@ impl Command {
             Self::Listen(args) => tool(args.run()),
             Self::Sign(args) => args.run(),
             Self::Webhooks(args) => tool(args.run()),
+            Self::Nodes(args) => tool(args.run()),
             Self::Health(args) => tool(args.run()),
         }
     }

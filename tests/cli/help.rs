@@ -102,6 +102,7 @@ const COMMANDS: &[(&str, &[Meanings])] = &[
             ("help", "the help of the given subcommand"),
         ]],
     ),
+    ("nodes", &[CONFIG, ADMIN, &[("--json", "the server's answer")]]),
     ("health", &[CONFIG, ADMIN]),
 ];
 

@@ -12,6 +12,7 @@ mod help;
 mod listen;
 mod logs;
 mod mistakes;
+mod nodes;
 mod open_files;
 mod secrets;
 mod sources;

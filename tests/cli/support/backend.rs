@@ -1,4 +1,4 @@
-//! A backend that takes webhooks, and answers all of them alike.
+//! A server that takes webhooks and other requests, and answers all of them alike.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -23,6 +23,7 @@ pub struct Backend {
 /// A request that arrived.
 pub struct Request {
     pub head: String,
+    /// JSON; null if there is none.
     pub body: Value,
 }
 
@@ -100,10 +101,12 @@ fn serve(stream: &mut (impl Read + Write), status: &str, answer: &str, sender: &
         head.push(byte[0]);
     }
     let head = String::from_utf8(head).unwrap();
-    let length = head.to_lowercase().lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok())?;
+    let length = head.to_lowercase().lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
+    let length = length.unwrap_or(0);
     let mut body = vec![0; length];
     stream.read_exact(&mut body).ok()?;
     write!(stream, "HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{answer}", answer.len()).ok()?;
     stream.flush().ok()?;
-    sender.send(Request { head, body: serde_json::from_slice(&body).ok()? }).ok()
+    let body = if body.is_empty() { Value::Null } else { serde_json::from_slice(&body).ok()? };
+    sender.send(Request { head, body }).ok()
 }
