@@ -67,6 +67,11 @@ impl App {
         Seat::take(&self.seats, self.config.limits.connections)
     }
 
+    /// Connections that count towards the quota.
+    pub fn seats(&self) -> u64 {
+        self.seats.load(Ordering::Relaxed)
+    }
+
     /// Counts one API request.
     ///
     /// # Errors

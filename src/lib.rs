@@ -8,15 +8,15 @@
 //! 5  edges     websocket · api · auth_endpoint · admin       bytes in, bytes out
 //! 4  session   session                                       one client's conversation
 //! 3  node      node                                          every action, written once
-//! 2  state     channels · webhooks · authorizers             what is true here, who is told, and who may do what
+//! 2  state     channels · webhooks · cluster · authorizers   what is true here, elsewhere, who is told, who may do what
 //! 1  ground    shutdown · socket · request_body · response ·  small tools without opinions
 //!              http_client · rate_limit · metrics · outbox ·
 //!              apps · auth
 //! 0  words     protocol · config                             plain data: no sockets, no tasks, no clock
 //! ```
 //!
-//! The life of a message: **trigger** ([`api`], [`node`]) → **deliver** ([`channels`]) → **push** ([`outbox`]) →
-//! **write** ([`websocket`]). It is encoded once per channel into a [`protocol::Frame`], which all subscribers share, and
+//! The life of a message: **trigger** ([`api`], [`node`]) → **publish** ([`cluster`], if there are other nodes) →
+//! **deliver** ([`channels`]) → **push** ([`outbox`]) → **write** ([`websocket`]). It is encoded once per channel into a [`protocol::Frame`], which all subscribers share, and
 //! it is never waited for: a client that reads too slowly overflows its own outbox and is sent away, and nobody else
 //! notices.
 //!
@@ -41,6 +41,7 @@ pub mod auth_endpoint;
 pub mod authorizers;
 pub mod channels;
 pub mod cli;
+pub mod cluster;
 pub mod config;
 pub mod http_client;
 pub mod metrics;

@@ -31,6 +31,17 @@ pub struct Metrics {
     webhooks_dead: Family<AppLabel, Counter>,
     webhooks_dropped: Family<AppLabel, Counter>,
     webhook_store_errors: Counter,
+    cluster: ClusterMetrics,
+}
+
+/// The counters of a node among others.
+#[derive(Debug, Clone, Default)]
+pub struct ClusterMetrics {
+    gaps: Counter,
+    links_lost: Counter,
+    nodes_removed: Counter,
+    events_expired: Counter,
+    edges_lost: Counter,
 }
 
 /// The counters of one app, looked up once.
@@ -150,8 +161,14 @@ impl Metrics {
                 registry.register("webhook_store_errors", "Failures to write webhooks to disk", counter.clone());
                 counter
             },
+            cluster: ClusterMetrics::new(&mut registry),
             registry: Arc::new(Mutex::new(registry)),
         }
+    }
+
+    /// The counters of a node among others.
+    pub fn cluster(&self) -> ClusterMetrics {
+        self.cluster.clone()
     }
 
     /// The counters of one app, which are exported from here on, even at zero.
@@ -212,6 +229,56 @@ impl Metrics {
 impl Default for Metrics {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+impl ClusterMetrics {
+    fn new(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        let counters = [
+            ("cluster_gaps", "Channels and users whose clients here may have missed events", &metrics.gaps),
+            ("cluster_links_lost", "Connections to Redis that broke", &metrics.links_lost),
+            ("cluster_nodes_removed", "Silent nodes whose contributions this one removed", &metrics.nodes_removed),
+            (
+                "cluster_events_expired",
+                "Events that were not published because Redis was out of reach for too long",
+                &metrics.events_expired,
+            ),
+            (
+                "cluster_webhook_events_lost",
+                "Webhook events lost because too many waited at Redis",
+                &metrics.edges_lost,
+            ),
+        ];
+        for (name, help, counter) in counters {
+            registry.register(name, help, counter.clone());
+        }
+        metrics
+    }
+
+    /// Counts a topic whose events may be incomplete here.
+    pub fn gap(&self) {
+        self.gaps.inc();
+    }
+
+    /// Counts a connection that broke.
+    pub fn link_lost(&self) {
+        self.links_lost.inc();
+    }
+
+    /// Counts a silent node that was removed.
+    pub fn node_removed(&self) {
+        self.nodes_removed.inc();
+    }
+
+    /// Counts events that were not published.
+    pub fn events_expired(&self, events: u64) {
+        self.events_expired.inc_by(events);
+    }
+
+    /// Counts webhook events that were lost.
+    pub fn edges_lost(&self, edges: u64) {
+        self.edges_lost.inc_by(edges);
     }
 }
 

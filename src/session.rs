@@ -2,7 +2,6 @@
 //! brings text here, takes frames from the outbox and asks for the next deadline.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -52,8 +51,9 @@ impl Session {
     ///
     /// # Errors
     /// The refusal, for the transport to tell and to count.
-    pub fn open(node: &Arc<Node>, handshake: &Handshake<'_>, now: Instant) -> Result<Self, Refusal> {
-        let Admission { tenant, version, places, app_seat } = node.connect(handshake)?;
+    pub async fn open(node: &Arc<Node>, handshake: &Handshake<'_>) -> Result<Self, Refusal> {
+        let Admission { tenant, version, places, app_seat } = node.connect(handshake).await?;
+        let now = Instant::now();
         let config = tenant.app.config();
         let limits = &config.limits;
         let socket_id = SocketId::random();
@@ -149,11 +149,15 @@ impl Session {
 
     /// Tells the client that a message was refused. The connection lives.
     pub fn refuse(&self, error: &ClientError) {
+        self.note_refusal(error);
+        self.client.outbox.push(ServerEvent::Error(error).encode());
+    }
+
+    fn note_refusal(&self, error: &ClientError) {
         // Quoted, as it repeats what a stranger wrote.
         let error_text = error.to_string();
         debug!(app = self.app_id(), socket_id = %self.client.socket_id, error = ?error_text, "message refused");
         self.client.tenant.metrics.errors.inc();
-        self.client.outbox.push(ServerEvent::Error(error).encode());
     }
 
     /// Leaves everything, and counts the end: by the reason, or 0 if the client went by itself.
@@ -196,11 +200,9 @@ impl Session {
         match self.try_subscribe(channel, auth, channel_data)? {
             Ok(()) => Ok(()),
             Err(error) => {
-                self.refuse(&ClientError::Subscription(error.to_string()));
-                if self.client.tenant.app.config().subscription_error_events {
-                    let outbox = &self.client.outbox;
-                    outbox.push(ServerEvent::SubscriptionError { channel, error: &error }.encode());
-                    outbox.push(ServerEvent::InternalSubscriptionError { channel }.encode());
+                self.note_refusal(&ClientError::Subscription(error.to_string()));
+                for frame in error.frames(channel, self.client.tenant.app.config().subscription_error_events) {
+                    self.client.outbox.push(frame);
                 }
                 Ok(())
             }
@@ -224,15 +226,18 @@ impl Session {
         };
         let limit = limits.channels_per_connection;
         let subscribed = self.subscriptions.len();
-        let Entry::Vacant(subscription) = self.subscriptions.entry(name.clone()) else {
-            return Err(ClientError::AlreadySubscribed(name));
-        };
+        if self.subscriptions.contains_key(&name) {
+            if self.node.is_subscribed(&self.client, &name) {
+                return Err(ClientError::AlreadySubscribed(name));
+            }
+            self.subscriptions.remove(&name);
+        }
         if limit > 0 && subscribed >= limit {
             return Ok(Err(SubscriptionError::TooManyChannels(limit)));
         }
         let request = SubscribeRequest { channel: &name, auth, channel_data, user: self.user.as_deref() };
         match self.node.subscribe(&self.client, &request) {
-            Ok(user_id) => subscription.insert(user_id),
+            Ok(user_id) => self.subscriptions.insert(name.clone(), user_id),
             Err(error) => return Ok(Err(error)),
         };
         if name.needs_auth() {
@@ -305,18 +310,14 @@ impl Session {
             return Err(ClientError::ClientEventRate);
         }
         let event = ClientEvent { event, channel: name, data, user_id: user_id.as_ref() };
-        self.node.client_event(&self.client, &event);
-        Ok(())
+        self.node.client_event(&self.client, &event)
     }
 
     /// The client has shown a valid signature. Where that is what makes it count, it counts from now on.
     fn authorized(&mut self) {
         self.authorize_by = None;
         if self.app_seat.is_none() {
-            self.app_seat = self.client.tenant.app.take_seat();
-            if self.app_seat.is_none() {
-                self.client.outbox.close(CloseReason::OverQuota);
-            }
+            self.app_seat = self.node.authorized(&self.client);
         }
     }
 }

@@ -13,6 +13,9 @@ use hyper::body::Incoming;
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, ORIGIN};
 use hyper::{Method, Request, Response, StatusCode};
 
+use serde_json::json;
+
+use crate::cluster::RedisCluster;
 use crate::node::Node;
 use crate::response::{JSON, OPEN_METRICS, TEXT, respond};
 use crate::shutdown::Shutdown;
@@ -25,12 +28,18 @@ pub async fn handle(node: Arc<Node>, shutdown: Shutdown, request: Request<Incomi
     let path = request.uri().path().to_owned();
     let segments: Vec<&str> = path.split('/').skip(1).collect();
     match (request.method(), segments.as_slice()) {
-        (&Method::GET, [""]) => respond(StatusCode::OK, TEXT, "Fanfare: /live, /ready, /metrics, /webhooks\n"),
+        (&Method::GET, [""]) => respond(StatusCode::OK, TEXT, "Fanfare: /live, /ready, /metrics, /nodes, /webhooks\n"),
         (&Method::GET, ["live"]) => respond(StatusCode::OK, TEXT, "live\n"),
         (&Method::GET, ["ready"]) if shutdown.is_requested() => {
             respond(StatusCode::SERVICE_UNAVAILABLE, TEXT, "stopping\n")
         }
-        (&Method::GET, ["ready"]) => respond(StatusCode::OK, TEXT, "ready\n"),
+        (&Method::GET, ["ready"]) => match node.cluster().redis().and_then(RedisCluster::obstacle) {
+            None => respond(StatusCode::OK, TEXT, "ready\n"),
+            Some(reason) => {
+                respond(StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("cut off from the cluster: {reason}\n"))
+            }
+        },
+        (&Method::GET, ["nodes"]) => nodes(&node).await,
         (&Method::GET, ["metrics"]) => respond(StatusCode::OK, OPEN_METRICS, node.metrics().render()),
         (&Method::GET, ["webhooks"]) => webhooks::list(node, request.uri().query().unwrap_or_default()).await,
         (&Method::POST, ["webhooks", "replay"]) => act(node, request, Action::ReplayAll).await,
@@ -38,9 +47,32 @@ pub async fn handle(node: Arc<Node>, shutdown: Shutdown, request: Request<Incomi
         (&Method::GET, ["webhooks", id]) => webhooks::show(node, (*id).to_owned()).await,
         (&Method::POST, ["webhooks", id, "replay"]) => act(node, request, Action::Replay((*id).to_owned())).await,
         (_, ["webhooks", "replay" | "test"] | ["webhooks", _, "replay"]) => wrong_method("POST"),
-        (_, [""] | ["live" | "ready" | "metrics" | "webhooks"] | ["webhooks", _]) => wrong_method("GET"),
+        (_, [""] | ["live" | "ready" | "metrics" | "nodes" | "webhooks"] | ["webhooks", _]) => wrong_method("GET"),
         _ => respond(StatusCode::NOT_FOUND, TEXT, "Not found\n"),
     }
+}
+
+/// `GET /nodes`: who is in the cluster, as far as this node can know.
+async fn nodes(node: &Node) -> Response<Full<Bytes>> {
+    let redis = node.cluster().redis();
+    let (state, reason, nodes) = match node.nodes().await {
+        Ok(nodes) => ("connected", None, nodes),
+        Err(error) => {
+            ("isolated", Some(error.to_string()), vec![node.report(redis.map_or("this node", RedisCluster::node_name))])
+        }
+    };
+    let mut report = json!({
+        "driver": if redis.is_some() { "redis" } else { "single" },
+        "state": state,
+        "nodes": nodes,
+    });
+    if let Some(redis) = redis {
+        report["cluster"] = redis.cluster_id().into();
+    }
+    if let Some(reason) = reason {
+        report["reason"] = reason.into();
+    }
+    respond(StatusCode::OK, JSON, format!("{report}\n"))
 }
 
 /// Something that changes something.

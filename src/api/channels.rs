@@ -12,19 +12,19 @@ use super::signed::Signed;
 use super::{Reply, object};
 
 /// `GET /apps/{id}/channels`: all occupied channels.
-pub(super) fn list(node: &Arc<Node>, signed: &Signed) -> Result<Reply, ApiError> {
+pub(super) async fn list(node: &Arc<Node>, signed: &Signed) -> Result<Reply, ApiError> {
     let prefix = query_value(&signed.query, "filter_by_prefix").unwrap_or_default();
     let info = requested(signed, &["user_count", "subscription_count"])?;
     if info.user_count && !prefix.starts_with("presence-") {
         return Err(ApiError::UserCountPrefix);
     }
-    let channels = node.occupied_channels(&signed.tenant, prefix);
+    let channels = node.occupied_channels(&signed.tenant, prefix).await?;
     let channels = channels.iter().map(|(name, occupancy)| (name.as_str(), object(counts(name, occupancy, info))));
     Ok(Reply::ok(object([("channels", object(channels))])))
 }
 
 /// `GET /apps/{id}/channels/{channel}`: one channel, occupied or not.
-pub(super) fn show(node: &Arc<Node>, signed: &Signed, channel: &str) -> Result<Reply, ApiError> {
+pub(super) async fn show(node: &Arc<Node>, signed: &Signed, channel: &str) -> Result<Reply, ApiError> {
     let name = parse_channel(channel, &signed.tenant.app.config().limits)?;
     let info = requested(signed, &["user_count", "subscription_count", "cache"])?;
     if info.user_count && !name.is_presence() {
@@ -33,14 +33,14 @@ pub(super) fn show(node: &Arc<Node>, signed: &Signed, channel: &str) -> Result<R
     if info.cache && !name.is_cache() {
         return Err(ApiError::Info("cache is only available for cache channels".to_owned()));
     }
-    Ok(describe(node, signed, &name, info))
+    describe(node, signed, &name, info).await
 }
 
 /// `GET /apps/{id}/channels/{channel}/stats`: the old form.
-pub(super) fn stats(node: &Arc<Node>, signed: &Signed, channel: &str) -> Result<Reply, ApiError> {
+pub(super) async fn stats(node: &Arc<Node>, signed: &Signed, channel: &str) -> Result<Reply, ApiError> {
     let name = parse_channel(channel, &signed.tenant.app.config().limits)?;
     let info = Info { user_count: name.is_presence(), ..Info::default() };
-    Ok(describe(node, signed, &name, info))
+    describe(node, signed, &name, info).await
 }
 
 /// The counts asked for, as far as the channel has them.
@@ -55,18 +55,18 @@ pub(super) fn counts(name: &ChannelName, occupancy: &Occupancy, info: Info) -> V
     counts
 }
 
-fn describe(node: &Arc<Node>, signed: &Signed, name: &ChannelName, info: Info) -> Reply {
-    let occupancy = node.occupancy(&signed.tenant, name);
+async fn describe(node: &Arc<Node>, signed: &Signed, name: &ChannelName, info: Info) -> Result<Reply, ApiError> {
+    let occupancy = node.occupancy(&signed.tenant, name).await?;
     let mut members = vec![("occupied", (occupancy.subscriptions > 0).to_string())];
     members.extend(counts(name, &occupancy, info));
     if info.cache {
-        let cached = node.cached(&signed.tenant, name).map(|(data, left)| {
+        let cached = node.cached(&signed.tenant, name).await?.map(|(data, left)| {
             let seconds = left.as_secs_f64().ceil().to_string();
             object([("data", data.literal().to_owned()), ("ttl", seconds)])
         });
         members.push(("cache", cached.unwrap_or_else(|| "null".to_owned())));
     }
-    Reply::ok(object(members))
+    Ok(Reply::ok(object(members)))
 }
 
 fn requested(signed: &Signed, known: &[&str]) -> Result<Info, ApiError> {

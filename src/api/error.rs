@@ -5,6 +5,7 @@ use std::time::Duration;
 use hyper::{Method, StatusCode};
 
 use crate::auth::RequestError;
+use crate::cluster::Unavailable;
 
 /// Why a request is refused: one line of text that the library shows to its developer. A text about a limit names the
 /// setting behind it.
@@ -89,6 +90,9 @@ pub(super) enum ApiError {
     /// Users of a channel that has none.
     #[error("Users can only be retrieved for presence channels")]
     NotPresence,
+    /// The other nodes could not be reached in time. Events were not published, or nobody knows.
+    #[error("Not done or not known to be done, try again: {0}")]
+    Unavailable(#[from] Unavailable),
 }
 
 impl ApiError {
@@ -102,6 +106,7 @@ impl ApiError {
             Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
             Self::AppDisabled | Self::MessageQuota => StatusCode::FORBIDDEN,
             Self::RateLimit(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::BAD_REQUEST,
         }
     }

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use hyper::StatusCode;
 use serde_json::value::RawValue;
 
+use crate::channels::Occupancy;
 use crate::node::{Node, Target, Tenant, Trigger};
 use crate::protocol::EventData;
 
@@ -15,7 +16,7 @@ use super::signed::Signed;
 use super::{Reply, channels, object};
 
 /// `POST /apps/{id}/events`: one event to one or many channels.
-pub(super) fn trigger(node: &Arc<Node>, signed: &Signed) -> Result<Reply, ApiError> {
+pub(super) async fn trigger(node: &Arc<Node>, signed: &Signed) -> Result<Reply, ApiError> {
     let known = ["name", "data", "channel", "channels", "channels[]", "socket_id", "info"];
     let params = Params::read(&signed.body, &signed.query, &known)?;
     let limits = &signed.tenant.app.config().limits;
@@ -26,14 +27,15 @@ pub(super) fn trigger(node: &Arc<Node>, signed: &Signed) -> Result<Reply, ApiErr
         except: params.except()?,
     };
     let info = params.info()?;
-    publish(node, &signed.tenant, std::slice::from_ref(&trigger))?;
+    let reach = publish(node, &signed.tenant, std::slice::from_ref(&trigger)).await?;
     let Some(info) = info else { return Ok(Reply::ok("{}".to_owned())) };
-    let channels = trigger.targets.iter().map(|target| (name_of(target), attributes(node, signed, target, info)));
+    let channels = trigger.targets.iter().zip(&reach);
+    let channels = channels.map(|(target, reach)| (name_of(target), attributes(target, reach, info)));
     Ok(Reply::ok(object([("channels", object(channels))])))
 }
 
 /// `POST /apps/{id}/batch_events`: several events, each to one channel; all or none.
-pub(super) fn trigger_batch(node: &Arc<Node>, signed: &Signed) -> Result<Reply, ApiError> {
+pub(super) async fn trigger_batch(node: &Arc<Node>, signed: &Signed) -> Result<Reply, ApiError> {
     let params = Params::read(&signed.body, &signed.query, &[])?;
     let limits = &signed.tenant.app.config().limits;
     let batch = params.fields.batch.ok_or(ApiError::Missing("batch"))?;
@@ -56,20 +58,19 @@ pub(super) fn trigger_batch(node: &Arc<Node>, signed: &Signed) -> Result<Reply, 
         });
         infos.push(params.info()?);
     }
-    publish(node, &signed.tenant, &triggers)?;
+    let reach = publish(node, &signed.tenant, &triggers).await?;
     if infos.iter().all(Option::is_none) {
         return Ok(Reply::ok("{}".to_owned()));
     }
-    let answers = triggers.iter().zip(infos).map(|(trigger, info)| {
-        let info = info.unwrap_or_default();
-        trigger.targets.iter().map(|target| attributes(node, signed, target, info)).collect::<String>()
-    });
+    // Each has one target.
+    let targets = triggers.iter().flat_map(|trigger| &trigger.targets).zip(&reach);
+    let answers = targets.zip(infos).map(|((target, reach), info)| attributes(target, reach, info.unwrap_or_default()));
     let answers: Vec<String> = answers.collect();
     Ok(Reply::ok(object([("batch", format!("[{}]", answers.join(",")))])))
 }
 
 /// `POST /apps/{id}/channels/{channel}/events`: the old form, where the body is the data.
-pub(super) fn trigger_raw(node: &Arc<Node>, signed: &Signed, channel: &str) -> Result<Reply, ApiError> {
+pub(super) async fn trigger_raw(node: &Arc<Node>, signed: &Signed, channel: &str) -> Result<Reply, ApiError> {
     let params = Params::read(&[], &signed.query, &["name", "socket_id"])?;
     let limits = &signed.tenant.app.config().limits;
     let data = std::str::from_utf8(&signed.body).map_err(|_| ApiError::Type("data", "UTF-8 text"))?;
@@ -79,12 +80,12 @@ pub(super) fn trigger_raw(node: &Arc<Node>, signed: &Signed, channel: &str) -> R
         targets: vec![super::params::parse_target(channel, limits)?],
         except: params.except()?,
     };
-    publish(node, &signed.tenant, &[trigger])?;
+    publish(node, &signed.tenant, &[trigger]).await?;
     Ok(Reply { status: StatusCode::ACCEPTED, body: "{}".to_owned() })
 }
 
-/// Checks what concerns all events together, then publishes them in order.
-fn publish(node: &Arc<Node>, tenant: &Tenant, triggers: &[Trigger]) -> Result<(), ApiError> {
+/// Checks what concerns all events together, then publishes them in order. Returns who is there, target by target.
+async fn publish(node: &Arc<Node>, tenant: &Tenant, triggers: &[Trigger]) -> Result<Vec<Occupancy>, ApiError> {
     let limit = tenant.app.config().limits.event_data;
     if triggers.iter().any(|trigger| trigger.data.length() > limit) {
         return Err(ApiError::DataTooLarge(limit));
@@ -93,10 +94,7 @@ fn publish(node: &Arc<Node>, tenant: &Tenant, triggers: &[Trigger]) -> Result<()
     if !tenant.app.take_messages(messages, SystemTime::now()) {
         return Err(ApiError::MessageQuota);
     }
-    for trigger in triggers {
-        node.trigger(tenant, trigger);
-    }
-    Ok(())
+    Ok(node.trigger(tenant, triggers).await?)
 }
 
 fn name_of(target: &Target) -> &str {
@@ -107,9 +105,9 @@ fn name_of(target: &Target) -> &str {
 }
 
 /// What an answer tells about a channel. Attributes that do not apply are left out, and a user has none.
-fn attributes(node: &Arc<Node>, signed: &Signed, target: &Target, info: Info) -> String {
+fn attributes(target: &Target, reach: &Occupancy, info: Info) -> String {
     match target {
-        Target::Channel(name) => object(channels::counts(name, &node.occupancy(&signed.tenant, name), info)),
+        Target::Channel(name) => object(channels::counts(name, reach, info)),
         Target::User(_) => "{}".to_owned(),
     }
 }

@@ -26,6 +26,9 @@ use crate::shutdown::Shutdown;
 use error::ApiError;
 use signed::Signed;
 
+/// Seconds after which it is worth trying again when the cluster is out of reach.
+const RETRY_UNAVAILABLE: u8 = 1;
+
 /// What all requests have in common.
 #[derive(Debug, Clone)]
 pub struct Context {
@@ -115,14 +118,14 @@ async fn serve(
     let (head, body) = request.into_parts();
     let signed = Signed::read(context, &head, body, path, app_id).await?;
     match endpoint {
-        Endpoint::Events => events::trigger(node, &signed),
-        Endpoint::BatchEvents => events::trigger_batch(node, &signed),
-        Endpoint::ChannelEvents(channel) => events::trigger_raw(node, &signed, &channel),
-        Endpoint::Channels => channels::list(node, &signed),
-        Endpoint::Channel(channel) => channels::show(node, &signed, &channel),
-        Endpoint::ChannelStats(channel) => channels::stats(node, &signed, &channel),
-        Endpoint::ChannelUsers(channel) => users::list(node, &signed, &channel),
-        Endpoint::Terminate(user_id) => users::terminate(node, &signed, &user_id),
+        Endpoint::Events => events::trigger(node, &signed).await,
+        Endpoint::BatchEvents => events::trigger_batch(node, &signed).await,
+        Endpoint::ChannelEvents(channel) => events::trigger_raw(node, &signed, &channel).await,
+        Endpoint::Channels => channels::list(node, &signed).await,
+        Endpoint::Channel(channel) => channels::show(node, &signed, &channel).await,
+        Endpoint::ChannelStats(channel) => channels::stats(node, &signed, &channel).await,
+        Endpoint::ChannelUsers(channel) => users::list(node, &signed, &channel).await,
+        Endpoint::Terminate(user_id) => users::terminate(node, &signed, &user_id).await,
     }
 }
 
@@ -145,6 +148,7 @@ fn refuse(error: &ApiError) -> Response<Full<Bytes>> {
     let (name, value) = match error {
         ApiError::MethodNotAllowed(allowed) => (ALLOW, allowed.to_string()),
         ApiError::RateLimit(wait) => (RETRY_AFTER, wait.as_secs_f64().ceil().to_string()),
+        ApiError::Unavailable(_) => (RETRY_AFTER, RETRY_UNAVAILABLE.to_string()),
         _ => return response,
     };
     let value = HeaderValue::from_str(&value).expect("a method and a number are valid header values");

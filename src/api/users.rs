@@ -11,20 +11,20 @@ use super::signed::Signed;
 use super::{Reply, object};
 
 /// `GET /apps/{id}/channels/{channel}/users`: who is there.
-pub(super) fn list(node: &Arc<Node>, signed: &Signed, channel: &str) -> Result<Reply, ApiError> {
+pub(super) async fn list(node: &Arc<Node>, signed: &Signed, channel: &str) -> Result<Reply, ApiError> {
     let name = parse_channel(channel, &signed.tenant.app.config().limits)?;
     if !name.is_presence() {
         return Err(ApiError::NotPresence);
     }
-    let members = node.members(&signed.tenant, &name);
+    let members = node.members(&signed.tenant, &name).await?;
     let users: Vec<String> = members.iter().map(|id| object([("id", json::quoted(id.as_str()))])).collect();
     Ok(Reply::ok(object([("users", format!("[{}]", users.join(",")))])))
 }
 
 /// `POST /apps/{id}/users/{user_id}/terminate_connections`: closes what is signed in as this user.
-pub(super) fn terminate(node: &Arc<Node>, signed: &Signed, user_id: &str) -> Result<Reply, ApiError> {
+pub(super) async fn terminate(node: &Arc<Node>, signed: &Signed, user_id: &str) -> Result<Reply, ApiError> {
     Params::read(&signed.body, &signed.query, &[])?;
     let user_id = parse_user_id(user_id, &signed.tenant.app.config().limits)?;
-    node.terminate(&signed.tenant, &user_id);
+    node.terminate(&signed.tenant, &user_id).await?;
     Ok(Reply::ok("{}".to_owned()))
 }

@@ -18,6 +18,8 @@ pub(super) enum Chore {
     Count,
     /// Drop the cached event.
     Expire,
+    /// Send away who has waited too long for the cluster.
+    GiveUp,
 }
 
 #[derive(Debug)]

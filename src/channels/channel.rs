@@ -11,6 +11,7 @@ use crate::protocol::{ChannelName, EventData, Frame, ServerEvent, SocketId, Subs
 
 use super::agenda::Chore;
 use super::presence::Presence;
+use super::replica::Replica;
 use super::{Occupancy, Rules, Subscribed, Subscriber, Unsubscribed};
 
 /// A channel that somebody is subscribed to, or that holds a cached event.
@@ -20,17 +21,31 @@ pub(super) struct Channel(Mutex<State>);
 /// What is true of a channel.
 #[derive(Debug, Default)]
 pub(super) struct State {
-    subscribers: IndexMap<SocketId, Subscription>,
-    presence: Option<Box<Presence>>,
-    cached: Option<Box<Cached>>,
+    pub(super) subscribers: IndexMap<SocketId, Subscription>,
+    pub(super) presence: Option<Box<Presence>>,
+    pub(super) cached: Option<Box<Cached>>,
     count: Count,
+    /// In a cluster: what this node shares with the others.
+    pub(super) replica: Option<Box<Replica>>,
+    /// In a cluster: who will be subscribed once the cluster knows.
+    pub(super) waiting: Vec<Waiting>,
     retired: bool,
 }
 
+/// Somebody who gets the channel's events.
 #[derive(Debug)]
-struct Subscription {
-    outbox: Arc<Outbox>,
-    user_id: Option<UserId>,
+pub(super) struct Subscription {
+    pub(super) outbox: Arc<Outbox>,
+    pub(super) user_id: Option<UserId>,
+}
+
+/// Somebody who will be subscribed once the cluster knows.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) socket_id: SocketId,
+    pub(super) outbox: Arc<Outbox>,
+    pub(super) user_id: Option<UserId>,
+    pub(super) until: Instant,
 }
 
 /// The last event of a cache channel: what is replayed to newcomers, and what the HTTP API shows.
@@ -38,8 +53,8 @@ struct Subscription {
 pub(super) struct Cached {
     /// The event, encoded.
     pub(super) frame: Frame,
-    /// Its data.
-    pub(super) data: EventData,
+    /// Its data, where the HTTP API asks this node for it.
+    pub(super) data: Option<EventData>,
     /// From when on it is forgotten.
     pub(super) expires: Instant,
 }
@@ -77,20 +92,32 @@ impl State {
         rules: &Rules,
         now: Instant,
     ) -> Result<Subscribed, SubscriptionError> {
-        let Subscriber { socket_id, outbox, member } = subscriber;
         let mut member_added = false;
-        let success = if let Some(member) = &member {
+        if let Some(member) = &subscriber.member {
             let presence = self.presence.get_or_insert_default();
             if !presence.contains(&member.user_id) && presence.len() >= rules.presence_members {
                 return Err(SubscriptionError::ChannelFull { channel: name.clone(), limit: rules.presence_members });
             }
-            member_added = presence.join(member);
-            presence.list()
-        } else {
-            "{}".to_owned()
-        };
-        outbox.push(ServerEvent::SubscriptionSucceeded { channel: name.as_str(), data: &success }.encode());
+            // Alone, who is connected here is who there is.
+            member_added = presence.join(member) && presence.add(member.clone());
+        }
+        let cache_miss = self.greet(name, &subscriber.outbox, now);
+        let Subscriber { socket_id, outbox, member } = subscriber;
+        if let Some(member) = member.as_ref().filter(|_| member_added) {
+            self.deliver(&ServerEvent::MemberAdded { channel: name.as_str(), member }.encode(), None);
+        }
+        let occupied = self.subscribers.is_empty();
+        let user_id = member.map(|member| member.user_id);
+        self.subscribers.insert(socket_id, Subscription { outbox, user_id });
+        Ok(Subscribed { occupied, member_added, cache_miss, counted: false, touched: false })
+    }
 
+    /// Tells a newcomer that the subscription is in place, who is here, and what the cached event is. True if a cache
+    /// channel had nothing to show.
+    pub(super) fn greet(&self, name: &ChannelName, outbox: &Outbox, now: Instant) -> bool {
+        let list = self.presence.as_ref().filter(|_| name.is_presence()).map(|presence| presence.list());
+        let data = list.as_deref().unwrap_or("{}");
+        outbox.push(ServerEvent::SubscriptionSucceeded { channel: name.as_str(), data }.encode());
         let cached = self.cached(now).map(|event| event.frame.clone());
         let cache_miss = name.is_cache() && cached.is_none();
         if cache_miss {
@@ -99,14 +126,7 @@ impl State {
         if let Some(frame) = cached {
             outbox.push(frame);
         }
-
-        if let Some(member) = member.as_ref().filter(|_| member_added) {
-            self.deliver(&ServerEvent::MemberAdded { channel: name.as_str(), member }.encode(), None);
-        }
-        let occupied = self.subscribers.is_empty();
-        let user_id = member.map(|member| member.user_id);
-        self.subscribers.insert(socket_id, Subscription { outbox, user_id });
-        Ok(Subscribed { occupied, member_added, cache_miss, counted: false })
+        cache_miss
     }
 
     /// See [`super::Channels::unsubscribe`].
@@ -114,12 +134,16 @@ impl State {
         let subscription = self.subscribers.swap_remove(&socket_id)?;
         let member_removed = subscription.user_id.filter(|user_id| {
             // Only a presence channel has subscriptions with a user.
-            self.presence.as_mut().is_some_and(|presence| presence.leave(user_id))
+            self.presence.as_mut().is_some_and(|presence| {
+                let last = presence.leave(user_id);
+                presence.forget(user_id);
+                last && presence.remove(user_id)
+            })
         });
         if let Some(user_id) = &member_removed {
             self.deliver(&ServerEvent::MemberRemoved { channel: name.as_str(), user_id }.encode(), None);
         }
-        Some(Unsubscribed { vacated: self.subscribers.is_empty(), member_removed, counted: false })
+        Some(Unsubscribed { vacated: self.subscribers.is_empty(), member_removed, counted: false, touched: false })
     }
 
     /// Puts a frame into all outboxes but one; how many there were.
@@ -211,6 +235,11 @@ impl State {
         self.deliver(&ServerEvent::SubscriptionCount { channel: name.as_str(), count }.encode(), None);
     }
 
+    /// Whether a connection is subscribed, or will be.
+    pub(super) fn is_subscribed(&self, socket_id: SocketId) -> bool {
+        self.subscribers.contains_key(&socket_id) || self.is_waiting(socket_id)
+    }
+
     /// How many are here.
     pub(super) fn occupancy(&self) -> Occupancy {
         let users = self.presence.as_ref().map_or(0, |presence| presence.len());
@@ -229,7 +258,10 @@ impl State {
 
     /// Closes an empty channel for good; whoever still holds it must fetch another one. True if it was empty.
     pub(super) fn retire(&mut self) -> bool {
-        self.retired = self.subscribers.is_empty() && self.cached.is_none();
+        let shared = self.replica.as_ref().is_some_and(|replica| !replica.is_over());
+        // In a cluster the cached event is kept elsewhere, and for longer.
+        let needed = self.cached.is_some() && self.replica.is_none();
+        self.retired = self.subscribers.is_empty() && self.waiting.is_empty() && !needed && !shared;
         self.retired
     }
 

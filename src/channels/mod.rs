@@ -8,9 +8,11 @@
 mod agenda;
 mod channel;
 mod presence;
+mod replica;
+mod shared;
 mod users;
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
@@ -18,11 +20,12 @@ use parking_lot::Mutex;
 
 use crate::config::AppConfig;
 use crate::outbox::Outbox;
-use crate::protocol::{ChannelName, EventData, Frame, Member, SocketId, SubscriptionError, UserId};
+use crate::protocol::{ChannelName, CloseReason, EventData, Frame, Member, SocketId, SubscriptionError, UserId};
 
 use agenda::{Agenda, Chore};
 use channel::{Cached, Channel, State};
-pub use users::{Connection, Users};
+pub use replica::{Answer, Contribution, Everything, Life, News, Outcome, Position};
+pub use users::{Changed, Connection, Greeting, Users};
 
 /// The channels of one app on this node.
 #[derive(Debug)]
@@ -30,6 +33,8 @@ pub struct Channels {
     channels: DashMap<ChannelName, Arc<Channel>>,
     agenda: Mutex<Agenda>,
     rules: Rules,
+    /// Clients whose subscription had to be refused because the cluster was out of reach.
+    stranded: Mutex<Vec<Weak<Outbox>>>,
 }
 
 /// What the app's configuration says about channels.
@@ -40,6 +45,11 @@ struct Rules {
     counts: bool,
     count_threshold: usize,
     count_interval: Duration,
+    error_events: bool,
+    /// Whether other nodes have a share in these channels.
+    shared: bool,
+    /// How long a subscription waits for the cluster.
+    patience: Duration,
 }
 
 /// A connection that subscribes, and as whom.
@@ -64,6 +74,8 @@ pub struct Subscribed {
     pub cache_miss: bool,
     /// Everybody was told the new number of subscribers.
     pub counted: bool,
+    /// The cluster must hear of it.
+    pub touched: bool,
 }
 
 /// What the end of a subscription changed on this node.
@@ -75,6 +87,8 @@ pub struct Unsubscribed {
     pub member_removed: Option<UserId>,
     /// Everybody was told the new number of subscribers.
     pub counted: bool,
+    /// The cluster must hear of it.
+    pub touched: bool,
 }
 
 /// What can be asked about a channel.
@@ -86,9 +100,20 @@ pub struct Occupancy {
     pub users: usize,
 }
 
+/// What a tick has done.
+#[derive(Debug, Default)]
+pub struct Due {
+    /// Channels whose subscribers were told their number.
+    pub counted: Vec<ChannelName>,
+    /// Channels of which the cluster must hear.
+    pub touched: Vec<ChannelName>,
+    /// Subscriptions that were refused.
+    pub refused: u64,
+}
+
 impl Channels {
-    /// No channels yet.
-    pub fn new(config: &AppConfig) -> Self {
+    /// No channels yet. In a cluster, subscriptions wait for it at most as long as `patience`.
+    pub fn new(config: &AppConfig, patience: Option<Duration>) -> Self {
         let limits = &config.limits;
         let rules = Rules {
             presence_members: limits.presence_members,
@@ -96,12 +121,16 @@ impl Channels {
             counts: config.subscription_counts,
             count_threshold: limits.subscription_count_threshold,
             count_interval: limits.subscription_count_interval,
+            error_events: config.subscription_error_events,
+            shared: patience.is_some(),
+            patience: patience.unwrap_or_default(),
         };
-        Self { channels: DashMap::new(), agenda: Mutex::default(), rules }
+        Self { channels: DashMap::new(), agenda: Mutex::default(), rules, stranded: Mutex::default() }
     }
 
     /// Subscribes a connection that is not subscribed yet and has shown whatever it must. Queues, in this order: the
-    /// success, the cached event or the miss, `member_added` for the others, the new count for all.
+    /// success, the cached event or the miss, `member_added` for the others, the new count for all. In a cluster it may
+    /// have to wait, and reports no edge: the cluster decides.
     ///
     /// # Errors
     /// [`SubscriptionError::ChannelFull`].
@@ -109,9 +138,14 @@ impl Channels {
         &self,
         name: &ChannelName,
         subscriber: Subscriber,
+        life: Life,
         now: Instant,
     ) -> Result<Subscribed, SubscriptionError> {
         let (result, chore) = self.with(name, |state| {
+            if self.rules.shared {
+                let (subscribed, chore) = state.subscribe_shared(name, subscriber, &self.rules, life, now);
+                return (Ok(subscribed), chore);
+            }
             let mut result = state.subscribe(name, subscriber, &self.rules, now);
             let Ok(subscribed) = &mut result else { return (result, None) };
             let (counted, chore) = state.count_changed(name, &self.rules, now);
@@ -129,6 +163,9 @@ impl Channels {
     pub fn unsubscribe(&self, name: &ChannelName, socket_id: SocketId, now: Instant) -> Option<Unsubscribed> {
         let channel = self.get(name)?;
         let mut state = channel.lock();
+        if self.rules.shared {
+            return state.unsubscribe_shared(socket_id);
+        }
         let mut left = state.unsubscribe(name, socket_id)?;
         let (counted, chore) = state.count_changed(name, &self.rules, now);
         left.counted = counted;
@@ -156,7 +193,7 @@ impl Channels {
         let (delivered, chore) = self.with(name, |state| {
             let delivered = state.deliver(&frame, except);
             let expires = now + self.rules.cache_ttl;
-            (delivered, state.remember(Cached { frame, data: data.clone(), expires }))
+            (delivered, state.remember(Cached { frame, data: Some(data.clone()), expires }))
         });
         self.plan(name, chore);
         delivered
@@ -184,7 +221,7 @@ impl Channels {
 
     /// The event a cache channel holds, and the time it has left.
     pub fn cached(&self, name: &ChannelName, now: Instant) -> Option<(EventData, Duration)> {
-        self.get(name)?.lock().cached(now).map(|event| (event.data.clone(), event.expires - now))
+        self.get(name)?.lock().cached(now).and_then(|event| Some((event.data.clone()?, event.expires - now)))
     }
 
     /// All occupied channels whose name begins with `prefix`.
@@ -196,21 +233,31 @@ impl Channels {
         occupied.filter(|(_, occupancy)| occupancy.subscriptions > 0).collect()
     }
 
-    /// Does what has become due: counts that were held back, cached events that have expired. Returns the channels whose
-    /// subscribers were told their number.
-    pub fn tick(&self, now: Instant) -> Vec<ChannelName> {
-        let mut counted = Vec::new();
+    /// Whether a connection is subscribed.
+    pub fn is_in_place(&self, name: &ChannelName, socket_id: SocketId) -> bool {
+        self.get(name).is_some_and(|channel| channel.lock().subscribers.contains_key(&socket_id))
+    }
+
+    /// Whether a connection is subscribed, or waits to be.
+    pub fn is_subscribed(&self, name: &ChannelName, socket_id: SocketId) -> bool {
+        self.get(name).is_some_and(|channel| channel.lock().is_subscribed(socket_id))
+    }
+
+    /// Does what has become due: counts that were held back, cached events that have expired, subscriptions that the
+    /// cluster did not confirm in time.
+    pub fn tick(&self, now: Instant) -> Due {
+        let mut due = Due::default();
         loop {
             // A statement of its own: the agenda must not stay locked while its chores are done.
             let next = self.agenda.lock().pop_due(now);
-            let Some((name, chore)) = next else { return counted };
+            let Some((name, chore)) = next else { return due };
             let Some(channel) = self.get(&name) else { continue };
             match chore {
                 Chore::Count => {
                     let (sent, again) = channel.lock().send_pending_count(&name, &self.rules, now);
                     self.plan(&name, again);
                     if sent {
-                        counted.push(name);
+                        due.counted.push(name);
                     }
                 }
                 Chore::Expire => {
@@ -218,8 +265,68 @@ impl Channels {
                     self.plan(&name, again);
                     self.retire(&name);
                 }
+                Chore::GiveUp => {
+                    let (gone, again) = channel.lock().give_up(&name, &self.rules, now);
+                    self.plan(&name, again);
+                    due.touched.extend((!gone.is_empty()).then_some(name));
+                    due.refused += gone.len() as u64;
+                    let mut stranded = self.stranded.lock();
+                    stranded.retain(|outbox| outbox.strong_count() > 0);
+                    stranded.extend(gone.iter().map(Arc::downgrade));
+                }
             }
         }
+    }
+
+    /// In a cluster: the channels that this node has a share in.
+    pub fn shared(&self) -> Vec<ChannelName> {
+        self.channels.iter().map(|entry| entry.key().clone()).collect()
+    }
+
+    /// In a cluster: what to tell it about a channel, unless it is being told something already.
+    pub fn contribute(&self, name: &ChannelName, life: Life) -> Option<Contribution> {
+        self.get(name)?.lock().contribute(life)
+    }
+
+    /// In a cluster: what it says to a contribution.
+    pub fn settle(
+        &self,
+        name: &ChannelName,
+        life: Life,
+        contribution: &Contribution,
+        answer: Answer,
+        now: Instant,
+    ) -> Outcome {
+        let Some(channel) = self.get(name) else { return Outcome::default() };
+        let mut outcome = channel.lock().settle(name, &self.rules, life, (contribution, answer), now);
+        if outcome.over {
+            // Somebody may have come between the locks.
+            outcome.over = self.retire(name);
+        }
+        outcome
+    }
+
+    /// In a cluster: news of a channel, in the order in which they come.
+    pub fn hear(&self, name: &str, life: Life, position: Position, news: News, now: Instant) -> Outcome {
+        let Some((name, channel)) = self.channels.get(name).map(|entry| (entry.key().clone(), Arc::clone(&entry)))
+        else {
+            return Outcome::default();
+        };
+        channel.lock().hear(&name, &self.rules, life, (position, news), now)
+    }
+
+    /// In a cluster: asks the subscribers of a channel to connect anew.
+    pub fn send_away(&self, name: &ChannelName) {
+        if let Some(channel) = self.get(name) {
+            channel.lock().send_away(&CloseReason::Resubscribe);
+        }
+    }
+
+    /// In a cluster: asks all those to connect anew whose subscription was refused while it was out of reach.
+    pub fn rescue(&self) -> usize {
+        let stranded = std::mem::take(&mut *self.stranded.lock());
+        let stranded = stranded.iter().filter_map(Weak::upgrade);
+        stranded.map(|outbox| outbox.close(CloseReason::Resubscribe)).count()
     }
 
     fn get(&self, name: &ChannelName) -> Option<Arc<Channel>> {
@@ -238,9 +345,9 @@ impl Channels {
         }
     }
 
-    /// Forgets a channel that has neither subscribers nor a cached event.
-    fn retire(&self, name: &ChannelName) {
-        self.channels.remove_if(name, |_, channel| channel.lock().retire());
+    /// Forgets a channel that has neither subscribers nor a cached event. True if it did.
+    fn retire(&self, name: &ChannelName) -> bool {
+        self.channels.remove_if(name, |_, channel| channel.lock().retire()).is_some()
     }
 
     fn plan(&self, name: &ChannelName, chore: Option<(Instant, Chore)>) {
@@ -261,11 +368,12 @@ mod tests {
         config.subscription_counts = true;
         config.limits.subscription_count_threshold = 2;
         config.limits.subscription_count_interval = INTERVAL;
-        let (channels, start) = (Channels::new(&config), Instant::now());
+        let (channels, start) = (Channels::new(&config, None), Instant::now());
         let name = ChannelName::parse("room", 200).unwrap();
         let come = |at: Instant| {
             let (socket_id, outbox) = (SocketId::random(), Arc::new(Outbox::new(1000)));
-            let changed = channels.subscribe(&name, Subscriber { socket_id, outbox, member: None }, at).unwrap();
+            let changed =
+                channels.subscribe(&name, Subscriber { socket_id, outbox, member: None }, Life::default(), at).unwrap();
             (socket_id, changed.counted)
         };
         let counted: Vec<bool> = (0..2).map(|_| come(start).1).collect();
@@ -274,11 +382,11 @@ mod tests {
         // Below the threshold again: told at once, and nothing is left to tell.
         let later = start + INTERVAL / 2;
         assert!(channels.unsubscribe(&name, third, later).unwrap().counted);
-        assert!(channels.tick(start + INTERVAL).is_empty());
+        assert!(channels.tick(start + INTERVAL).counted.is_empty());
         // What is held back from here on waits for its own time.
         assert!(!come(start + INTERVAL).1);
-        assert!(channels.tick(later + INTERVAL - Duration::from_millis(1)).is_empty());
-        assert_eq!(channels.tick(later + INTERVAL), [name]);
-        assert!(channels.tick(later + 9 * INTERVAL).is_empty());
+        assert!(channels.tick(later + INTERVAL - Duration::from_millis(1)).counted.is_empty());
+        assert_eq!(channels.tick(later + INTERVAL).counted, [name]);
+        assert!(channels.tick(later + 9 * INTERVAL).counted.is_empty());
     }
 }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tracing::debug;
+
 use crate::apps::Seat;
 use crate::config::origin_allowed;
 use crate::protocol::{CloseReason, SUPPORTED_VERSIONS, UserId};
@@ -48,7 +50,7 @@ impl Node {
     ///
     /// # Errors
     /// A [`Refusal`], to be told with a close frame after the upgrade: a browser cannot read an HTTP status.
-    pub fn connect(&self, handshake: &Handshake<'_>) -> Result<Admission, Refusal> {
+    pub async fn connect(&self, handshake: &Handshake<'_>) -> Result<Admission, Refusal> {
         let tenant = self.tenants.by_key(handshake.key);
         let assume_7 = tenant.is_some_and(|tenant| tenant.app.config().assume_protocol_7);
         let version = parse_version(handshake.protocol, assume_7)?;
@@ -71,11 +73,46 @@ impl Node {
         let node_seat = node_seat.ok_or_else(|| refuse(CloseReason::OverCapacity))?;
         let app_seat = match config.authorized_connections {
             true => None,
-            false => Some(tenant.app.take_seat().ok_or_else(|| refuse(CloseReason::OverQuota))?),
+            false => Some(self.take_seat(tenant).await.ok_or_else(|| refuse(CloseReason::OverQuota))?),
         };
         tenant.metrics.opened.inc();
         let places = [node_seat, tenant.app.count_connection()];
         Ok(Admission { tenant: Arc::clone(tenant), version, places, app_seat })
+    }
+
+    /// A place in an app's quota, which in a cluster all nodes share. While the others cannot be asked, this node's own
+    /// connections are what counts: better a few too many than none at all.
+    async fn take_seat(&self, tenant: &Tenant) -> Option<Seat> {
+        let seat = tenant.app.take_seat()?;
+        self.is_within_quota(tenant).await.then_some(seat)
+    }
+
+    /// Whether the app is within its quota with the connections that it has here.
+    async fn is_within_quota(&self, tenant: &Tenant) -> bool {
+        let quota = tenant.app.config().limits.connections;
+        let Some(redis) = self.cluster.redis().filter(|_| quota > 0) else { return true };
+        redis.take_seat(tenant.app.id(), tenant.app.seats(), quota).await.unwrap_or_else(|error| {
+            debug!(app = tenant.app.id(), %error, "the quota of connections is this node's alone for now");
+            true
+        })
+    }
+
+    /// A place in the app's quota for a client that is here already. Without one it is sent away, if need be later.
+    pub fn authorized(self: &Arc<Self>, client: &Client) -> Option<Seat> {
+        let Some(seat) = client.tenant.app.take_seat() else {
+            client.outbox.close(CloseReason::OverQuota);
+            return None;
+        };
+        if self.cluster.redis().is_some() && client.tenant.app.config().limits.connections > 0 {
+            let (node, client) = (Arc::clone(self), client.clone());
+            // Ends by itself within `cluster.timeout`.
+            tokio::spawn(async move {
+                if !node.is_within_quota(&client.tenant).await {
+                    client.outbox.close(CloseReason::OverQuota);
+                }
+            });
+        }
+        Some(seat)
     }
 
     /// A client that was admitted has its greeting.

@@ -37,6 +37,20 @@ impl Collector for Gauges {
                 gauge.encode(family.encode_family(&[("app", tenant.app.id())])?)?;
             }
         }
+        if let Some(redis) = node.cluster.redis() {
+            let gauges = [
+                (
+                    "cluster_connected",
+                    "1 while this node is connected to its cluster",
+                    f64::from(u8::from(redis.obstacle().is_none())),
+                ),
+                ("cluster_lag_seconds", "How long Redis took for the last sign of life", redis.lag().as_secs_f64()),
+            ];
+            for (name, help, value) in gauges {
+                let gauge = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+                ConstGauge::new(value).encode(gauge)?;
+            }
+        }
         let mut info = encoder.encode_descriptor("build_info", "The running version", None, MetricType::Gauge)?;
         ConstGauge::new(1u64).encode(info.encode_family(&[("version", env!("CARGO_PKG_VERSION"))])?)
     }

@@ -1,32 +1,55 @@
-//! What a backend can ask about channels (§4.6 to §4.8).
+//! What a backend can ask about channels (§4.6 to §4.8). In a cluster the answers are those of all nodes together.
 
 use std::time::{Duration, Instant};
 
 use crate::channels::Occupancy;
+use crate::cluster::{Cluster, Unavailable};
 use crate::protocol::{ChannelName, EventData, UserId};
 
 use super::{Node, Tenant};
 
+/// # Errors
+/// In a cluster, all of them fail if Redis cannot be asked in time.
 impl Node {
     /// How many are subscribed to a channel; all zero if nobody is.
-    pub fn occupancy(&self, tenant: &Tenant, name: &ChannelName) -> Occupancy {
-        tenant.channels.occupancy(name)
+    pub async fn occupancy(&self, tenant: &Tenant, name: &ChannelName) -> Result<Occupancy, Unavailable> {
+        match &self.cluster {
+            Cluster::Redis(redis) => redis.occupancy(tenant.app.id(), name).await,
+            Cluster::Single => Ok(tenant.channels.occupancy(name)),
+        }
     }
 
     /// All occupied channels whose name begins with `prefix`, in the order of their names.
-    pub fn occupied_channels(&self, tenant: &Tenant, prefix: &str) -> Vec<(ChannelName, Occupancy)> {
-        let mut channels = tenant.channels.occupied(prefix);
+    pub async fn occupied_channels(
+        &self,
+        tenant: &Tenant,
+        prefix: &str,
+    ) -> Result<Vec<(ChannelName, Occupancy)>, Unavailable> {
+        let mut channels = match &self.cluster {
+            Cluster::Redis(redis) => redis.occupied(tenant.app.id(), prefix).await?,
+            Cluster::Single => tenant.channels.occupied(prefix),
+        };
         channels.sort_by(|(a, _), (b, _)| a.as_str().cmp(b.as_str()));
-        channels
+        Ok(channels)
     }
 
     /// The members of a presence channel.
-    pub fn members(&self, tenant: &Tenant, name: &ChannelName) -> Vec<UserId> {
-        tenant.channels.members(name)
+    pub async fn members(&self, tenant: &Tenant, name: &ChannelName) -> Result<Vec<UserId>, Unavailable> {
+        match &self.cluster {
+            Cluster::Redis(redis) => redis.members(tenant.app.id(), name).await,
+            Cluster::Single => Ok(tenant.channels.members(name)),
+        }
     }
 
     /// The event a cache channel holds, and the time it has left.
-    pub fn cached(&self, tenant: &Tenant, name: &ChannelName) -> Option<(EventData, Duration)> {
-        tenant.channels.cached(name, Instant::now())
+    pub async fn cached(
+        &self,
+        tenant: &Tenant,
+        name: &ChannelName,
+    ) -> Result<Option<(EventData, Duration)>, Unavailable> {
+        match &self.cluster {
+            Cluster::Redis(redis) => redis.cached(tenant.app.id(), name).await,
+            Cluster::Single => Ok(tenant.channels.cached(name, Instant::now())),
+        }
     }
 }

@@ -14,7 +14,8 @@ use std::time::Instant;
 
 use crate::apps::{App, Directory};
 use crate::channels::{Channels, Users};
-use crate::config::AppConfig;
+use crate::cluster::{Cluster, NodeReport, Recipient, RedisCluster, Share, Unavailable};
+use crate::config::{ClusterDriver, Config};
 use crate::metrics::{AppMetrics, Metrics};
 use crate::outbox::Outbox;
 use crate::protocol::{ChannelName, SocketId, UserId};
@@ -31,6 +32,8 @@ pub struct Node {
     tenants: Directory<Tenant>,
     webhooks: Webhooks,
     metrics: Metrics,
+    cluster: Cluster,
+    started: Instant,
     seats: Arc<AtomicU64>,
     max_connections: u64,
 }
@@ -39,12 +42,12 @@ pub struct Node {
 #[derive(Debug)]
 pub struct Tenant {
     /// The app.
-    pub app: App,
+    pub app: Arc<App>,
     /// Its counters.
     pub metrics: AppMetrics,
     webhooks: Arc<AppWebhooks>,
-    channels: Channels,
-    users: Users,
+    channels: Arc<Channels>,
+    users: Arc<Users>,
 }
 
 /// A connection as the verbs see it.
@@ -59,17 +62,59 @@ pub struct Client {
 }
 
 impl Node {
-    /// A node for these apps that holds at most `max_connections`; 0 = no limit.
-    pub fn new(apps: Vec<AppConfig>, webhooks: Webhooks, metrics: Metrics, max_connections: u64) -> Self {
-        let tenants = apps.into_iter().map(|config| Tenant {
-            metrics: metrics.app(&config.id),
-            webhooks: webhooks.app(&config.id),
-            channels: Channels::new(&config),
-            users: Users::new(config.offline_delay),
-            app: App::new(config),
+    /// A node for the apps of this configuration that holds at most `max_connections`; 0 = no limit.
+    ///
+    /// # Errors
+    /// A setting of the cluster that cannot be used, and why.
+    pub fn new(config: &Config, webhooks: Webhooks, metrics: Metrics, max_connections: u64) -> Result<Self, String> {
+        let patience = (config.cluster.driver == ClusterDriver::Redis).then_some(config.cluster.timeout);
+        let tenants = config.apps.iter().map(|app| Tenant {
+            metrics: metrics.app(&app.id),
+            webhooks: webhooks.app(&app.id),
+            channels: Arc::new(Channels::new(app, patience)),
+            users: Arc::new(Users::new(app.offline_delay, patience.is_some())),
+            app: Arc::new(App::new(app.clone())),
         });
         let tenants = Directory::new(tenants, |tenant| tenant.app.config());
-        Self { tenants, webhooks, metrics, seats: Arc::default(), max_connections }
+        let cluster = match config.cluster.driver {
+            ClusterDriver::Single => Cluster::Single,
+            ClusterDriver::Redis => {
+                let shares = tenants.all().iter().map(|tenant| tenant.share()).collect();
+                Cluster::Redis(RedisCluster::new(config, shares, &metrics)?)
+            }
+        };
+        let started = Instant::now();
+        Ok(Self { tenants, webhooks, metrics, cluster, started, seats: Arc::default(), max_connections })
+    }
+
+    /// Whether there are other nodes.
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    /// All nodes there are.
+    ///
+    /// # Errors
+    /// The others cannot be asked about.
+    pub async fn nodes(&self) -> Result<Vec<NodeReport>, Unavailable> {
+        match &self.cluster {
+            Cluster::Redis(redis) => redis.nodes().await,
+            Cluster::Single => Ok(vec![self.report("this node")]),
+        }
+    }
+
+    /// What this node knows of itself.
+    pub fn report(&self, name: &str) -> NodeReport {
+        NodeReport {
+            name: name.to_owned(),
+            id: name.to_owned(),
+            this: true,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            age_seconds: self.started.elapsed().as_secs(),
+            connections: self.connections(),
+            lag_ms: None,
+            seen_ms: None,
+        }
     }
 
     /// Apps by id and by key.
@@ -101,13 +146,39 @@ impl Node {
     /// has ended. Called ten times a second.
     pub fn tick(&self, now: Instant) {
         for tenant in self.tenants.all() {
-            for channel in tenant.channels.tick(now) {
-                tenant.count_changed(&channel);
+            let due = tenant.channels.tick(now);
+            for channel in &due.counted {
+                tenant.count_changed(channel);
             }
+            for channel in &due.touched {
+                self.touch(tenant, Recipient::Channel(channel));
+            }
+            tenant.metrics.errors.inc_by(due.refused);
             for user_id in tenant.users.tick(now) {
                 tenant.user_changed(&user_id);
             }
             tenant.webhooks.tick(now);
+        }
+    }
+}
+
+impl Node {
+    /// The other nodes must hear of it.
+    fn touch(&self, tenant: &Tenant, subject: Recipient<'_>) {
+        if let Cluster::Redis(redis) = &self.cluster {
+            redis.touch(tenant.app.id(), subject);
+        }
+    }
+}
+
+impl Tenant {
+    fn share(&self) -> Share {
+        Share {
+            app: Arc::clone(&self.app),
+            channels: Arc::clone(&self.channels),
+            users: Arc::clone(&self.users),
+            webhooks: Arc::clone(&self.webhooks),
+            metrics: self.metrics.clone(),
         }
     }
 }

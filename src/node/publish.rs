@@ -2,8 +2,10 @@
 
 use std::time::Instant;
 
-use crate::protocol::{ChannelName, EventData, SERVER_TO_USER, ServerEvent, SocketId, UserId};
+use crate::protocol::{ChannelName, ClientError, EventData, Frame, SERVER_TO_USER, ServerEvent, SocketId, UserId};
 
+use crate::channels::Occupancy;
+use crate::cluster::{Cluster, Event, Recipient, RedisCluster, Unavailable};
 use crate::webhooks::ClientEventNews;
 
 use super::{Client, Node, Tenant};
@@ -44,33 +46,92 @@ pub struct ClientEvent<'a> {
 }
 
 impl Node {
-    /// Publishes an event of a backend: encoded once per channel, remembered where the channel is a cache channel, in
-    /// the outboxes of all its subscribers when this returns.
-    pub fn trigger(&self, tenant: &Tenant, trigger: &Trigger) {
-        let now = Instant::now();
-        let event = |channel: &str| {
-            ServerEvent::Channel { event: &trigger.event, channel, data: &trigger.data, user_id: None }.encode()
+    /// Publishes events of a backend, in this order: each is encoded once per channel, and remembered where that is a
+    /// cache channel. When this returns, all of it is in the outboxes of the subscribers, or in a cluster on its way there
+    /// in an order that nothing can change any more. Returns who is there, target by target.
+    ///
+    /// # Errors
+    /// The cluster has not taken them.
+    pub async fn trigger(&self, tenant: &Tenant, triggers: &[Trigger]) -> Result<Vec<Occupancy>, Unavailable> {
+        let reach = match &self.cluster {
+            Cluster::Redis(redis) => tenant.publish(redis, triggers).await?,
+            Cluster::Single => tenant.deliver(triggers),
         };
-        for target in &trigger.targets {
-            let delivered = match target {
-                Target::Channel(name) => {
-                    tenant.channels.publish(name, event(name.as_str()), &trigger.data, trigger.except, now)
-                }
-                Target::User(id) => tenant.users.deliver(id, &event(&format!("{SERVER_TO_USER}{id}")), trigger.except),
-            };
-            tenant.metrics.published.inc();
-            tenant.metrics.delivered.inc_by(delivered as u64);
-        }
+        tenant.metrics.published.inc_by(reach.len() as u64);
+        Ok(reach)
     }
 
     /// Passes a client's event on to the other subscribers. The caller has checked that it may.
-    pub fn client_event(&self, client: &Client, event: &ClientEvent<'_>) {
+    ///
+    /// # Errors
+    /// [`ClientError::ClientEventUnavailable`].
+    pub fn client_event(&self, client: &Client, event: &ClientEvent<'_>) -> Result<(), ClientError> {
         let ClientEvent { event, channel, data, user_id } = *event;
         let frame = ServerEvent::Channel { event, channel: channel.as_str(), data, user_id }.encode();
         let tenant = &client.tenant;
-        let delivered = tenant.channels.deliver(channel, &frame, Some(client.socket_id));
+        let delivered = match &self.cluster {
+            Cluster::Single => tenant.channels.deliver(channel, &frame, Some(client.socket_id)),
+            Cluster::Redis(redis) => {
+                // A subscription that still waits, or was refused since it was asked for, is none.
+                if !tenant.channels.is_in_place(channel, client.socket_id) {
+                    return Err(ClientError::ClientEventNotSubscribed(channel.to_string()));
+                }
+                let to = Recipient::Channel(channel);
+                let event = Event { to, frame, except: Some(client.socket_id), cached: None };
+                let published = redis.publish_client_event(tenant.app.id(), &event);
+                published.map_err(|_| ClientError::ClientEventUnavailable)?;
+                0
+            }
+        };
         tenant.webhooks.client_event(&ClientEventNews { channel, event, data, from: client.socket_id, user_id });
         tenant.metrics.client_events.inc();
         tenant.metrics.delivered.inc_by(delivered as u64);
+        Ok(())
+    }
+}
+
+impl Tenant {
+    fn deliver(&self, triggers: &[Trigger]) -> Vec<Occupancy> {
+        let now = Instant::now();
+        let targets = triggers.iter().flat_map(|trigger| trigger.targets.iter().map(move |target| (trigger, target)));
+        let reach = targets.map(|(trigger, target)| {
+            let (frame, except) = (trigger.encode(target), trigger.except);
+            let (delivered, reach) = match target {
+                Target::Channel(name) => {
+                    let delivered = self.channels.publish(name, frame, &trigger.data, except, now);
+                    (delivered, self.channels.occupancy(name))
+                }
+                Target::User(id) => (self.users.deliver(id, &frame, except), Occupancy::default()),
+            };
+            self.metrics.delivered.inc_by(delivered as u64);
+            reach
+        });
+        reach.collect()
+    }
+
+    async fn publish(&self, redis: &RedisCluster, triggers: &[Trigger]) -> Result<Vec<Occupancy>, Unavailable> {
+        let ttl = self.app.config().limits.cache_ttl;
+        let events = triggers.iter().flat_map(|trigger| {
+            trigger.targets.iter().map(move |target| {
+                let (to, cached) = match target {
+                    Target::Channel(name) => (Recipient::Channel(name), name.is_cache()),
+                    Target::User(id) => (Recipient::User(id), false),
+                };
+                let cached = cached.then_some((ttl, &trigger.data));
+                Event { to, frame: trigger.encode(target), except: trigger.except, cached }
+            })
+        });
+        redis.publish(self.app.id(), events.collect()).await
+    }
+}
+
+impl Trigger {
+    fn encode(&self, target: &Target) -> Frame {
+        let (event, data) = (&*self.event, &self.data);
+        let encode = |channel: &str| ServerEvent::Channel { event, channel, data, user_id: None }.encode();
+        match target {
+            Target::Channel(name) => encode(name.as_str()),
+            Target::User(id) => encode(&format!("{SERVER_TO_USER}{id}")),
+        }
     }
 }

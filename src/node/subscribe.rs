@@ -5,7 +5,8 @@ use std::time::Instant;
 use tracing::debug;
 
 use crate::auth;
-use crate::channels::Subscriber;
+use crate::channels::{Life, Subscriber};
+use crate::cluster::Recipient;
 use crate::protocol::{ChannelName, Member, SignIn, SubscriptionError, UserId};
 
 use super::{Client, Node};
@@ -44,7 +45,9 @@ impl Node {
         let user_id = member.as_ref().map(|member| member.user_id.clone());
         let subscriber = Subscriber { socket_id: client.socket_id, outbox: client.outbox.clone(), member };
         let now = Instant::now();
-        let changed = tenant.channels.subscribe(channel, subscriber, now)?;
+        let of_channel = Recipient::Channel(channel);
+        let life = self.cluster.redis().map_or(Life::default(), |redis| redis.life(tenant.app.id(), of_channel));
+        let changed = tenant.channels.subscribe(channel, subscriber, life, now)?;
         debug!(app = tenant.app.id(), %channel, socket_id = %client.socket_id, ?changed, "subscribed");
         if changed.occupied {
             tenant.channel_changed(channel);
@@ -57,6 +60,9 @@ impl Node {
         }
         if changed.counted {
             tenant.count_changed(channel);
+        }
+        if changed.touched {
+            self.touch(tenant, of_channel);
         }
         Ok(user_id)
     }
@@ -75,6 +81,18 @@ impl Node {
         }
         if changed.counted {
             tenant.count_changed(channel);
+        }
+        if changed.touched {
+            self.touch(tenant, Recipient::Channel(channel));
+        }
+    }
+
+    /// Whether a client is subscribed to a channel. In a cluster, a subscription that it was let in for may have been
+    /// refused since.
+    pub fn is_subscribed(&self, client: &Client, channel: &ChannelName) -> bool {
+        match self.cluster.redis() {
+            None => true,
+            Some(_) => client.tenant.channels.is_subscribed(channel, client.socket_id),
         }
     }
 

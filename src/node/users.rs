@@ -5,7 +5,8 @@ use std::time::Instant;
 use tracing::info;
 
 use crate::auth;
-use crate::channels::Connection;
+use crate::channels::{Changed, Connection, Greeting, Life};
+use crate::cluster::{Cluster, Recipient, Unavailable};
 use crate::protocol::{ClientError, ServerEvent, SignIn, UserId};
 
 use super::{Client, Node, Tenant};
@@ -42,31 +43,56 @@ impl Node {
         user.watchlist.truncate(if config.watchlists { limit } else { 0 });
         let users = &client.tenant.users;
         if let Some(before) = before {
-            users.unwatch(client.socket_id, &before.watchlist);
+            let changed = users.unwatch(client.socket_id, &before.watchlist);
+            self.user_changed(client, &user.user_id, &changed);
         }
         let connection = Connection { socket_id: client.socket_id, outbox: client.outbox.clone() };
-        let success = ServerEvent::SignInSuccess { user_data }.encode();
-        if users.sign_in(&user.user_id, &connection, &user.watchlist, success) {
-            client.tenant.user_changed(&user.user_id);
-        }
-        if too_long {
-            client.outbox.push(ServerEvent::Error(&ClientError::WatchlistTooLong(limit)).encode());
-        }
+        let complaint = too_long.then(|| ServerEvent::Error(&ClientError::WatchlistTooLong(limit)).encode());
+        let greeting = Greeting { success: ServerEvent::SignInSuccess { user_data }.encode(), complaint };
+        let life = |user_id: &UserId| {
+            let redis = self.cluster.redis();
+            redis.map_or(Life::default(), |redis| redis.life(client.tenant.app.id(), Recipient::User(user_id)))
+        };
+        let changed = users.sign_in(&user.user_id, &connection, &user.watchlist, greeting, life);
+        self.user_changed(client, &user.user_id, &changed);
         Ok(user)
     }
 
     /// Ends a sign-in, as the connection ends.
     pub fn sign_out(&self, client: &Client, user: &SignIn) {
         let users = &client.tenant.users;
-        users.unwatch(client.socket_id, &user.watchlist);
-        if users.sign_out(&user.user_id, client.socket_id, Instant::now()) {
-            client.tenant.user_changed(&user.user_id);
+        let unwatched = users.unwatch(client.socket_id, &user.watchlist);
+        let signed_out = users.sign_out(&user.user_id, client.socket_id, Instant::now());
+        for changed in [unwatched, signed_out] {
+            self.user_changed(client, &user.user_id, &changed);
         }
     }
 
-    /// Closes every connection that is signed in as this user.
-    pub fn terminate(&self, tenant: &Tenant, user_id: &UserId) {
-        let closed = tenant.users.terminate(user_id, tenant.app.config().terminate_code);
-        info!(app = tenant.app.id(), %user_id, closed, "user terminated");
+    /// Closes every connection that is signed in as this user, on all nodes.
+    ///
+    /// # Errors
+    /// The others could not be told.
+    pub async fn terminate(&self, tenant: &Tenant, user_id: &UserId) -> Result<(), Unavailable> {
+        let code = tenant.app.config().terminate_code;
+        match &self.cluster {
+            Cluster::Redis(redis) => {
+                redis.terminate(tenant.app.id(), user_id, code).await?;
+                info!(app = tenant.app.id(), %user_id, "user terminated, on all nodes");
+            }
+            Cluster::Single => {
+                let closed = tenant.users.terminate(user_id, code);
+                info!(app = tenant.app.id(), %user_id, closed, "user terminated");
+            }
+        }
+        Ok(())
+    }
+
+    fn user_changed(&self, client: &Client, user_id: &UserId, changed: &Changed) {
+        if changed.online {
+            client.tenant.user_changed(user_id);
+        }
+        for touched in &changed.touched {
+            self.touch(&client.tenant, Recipient::User(touched));
+        }
     }
 }

@@ -55,6 +55,9 @@ pub enum CloseReason {
     /// The server stops; another one, or its successor, is ready.
     #[error("Server is shutting down")]
     ShuttingDown,
+    /// Something was missed, or could not be asked for, while the other nodes were out of reach; all is well again.
+    #[error("Reconnected to the cluster, subscribe again")]
+    Resubscribe,
     /// Nothing came back within the pong timeout.
     #[error("Pong reply not received in time")]
     NoPong,
@@ -78,7 +81,7 @@ impl CloseReason {
             Self::NotAuthorized | Self::OriginNotAllowed => 4009,
             Self::Terminated(code) => *code,
             Self::OverCapacity | Self::SlowConsumer => 4100,
-            Self::ShuttingDown => 4200,
+            Self::ShuttingDown | Self::Resubscribe => 4200,
             Self::NoPong => 4201,
         }
     }

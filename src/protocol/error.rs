@@ -1,6 +1,6 @@
 //! Errors that the client hears of and survives (§2.12).
 
-use super::ChannelName;
+use super::{ChannelName, Frame, ServerEvent};
 
 /// A `pusher:error`: the message is dropped, the connection lives. Each variant is one of Pusher's texts or one of ours
 /// where Pusher's is unknown.
@@ -62,6 +62,9 @@ pub enum ClientError {
     /// A refused subscription.
     #[error("{0}")]
     Subscription(String),
+    /// A client event that cannot be passed on.
+    #[error("Client event rejected - the server cannot reach its cluster, try again later")]
+    ClientEventUnavailable,
 }
 
 impl ClientError {
@@ -98,15 +101,30 @@ pub enum SubscriptionError {
     /// The connection has all the subscriptions it may have.
     #[error("Connection is over its limit of {0} channels")]
     TooManyChannels(usize),
+    /// The other nodes could not be asked in time.
+    #[error("The server cannot reach its cluster, try again later")]
+    Unavailable,
 }
 
 impl SubscriptionError {
+    /// What the client is told: a `pusher:error` and, if the app wants them, the events that client libraries wait for.
+    /// `channel` is the name as the client wrote it.
+    pub fn frames(&self, channel: &str, events: bool) -> Vec<Frame> {
+        let mut frames = vec![ServerEvent::Error(&ClientError::Subscription(self.to_string())).encode()];
+        if events {
+            frames.push(ServerEvent::SubscriptionError { channel, error: self }.encode());
+            frames.push(ServerEvent::InternalSubscriptionError { channel }.encode());
+        }
+        frames
+    }
+
     /// The `type` and `status` that pusher-js hands to the application.
     pub const fn kind(&self) -> (&'static str, u16) {
         match self {
             Self::Auth(_) => ("AuthError", 401),
             Self::ChannelFull { .. } | Self::TooManyChannels(_) => ("LimitReached", 403),
             Self::InvalidName(_) | Self::InvalidMember(_) => ("ValidationError", 400),
+            Self::Unavailable => ("Unavailable", 503),
         }
     }
 }

@@ -37,6 +37,22 @@ impl Frame {
         self.bytes.is_empty()
     }
 
+    /// A message that is JSON text already. It is copied.
+    pub fn from_text(text: &[u8]) -> Self {
+        let mut frame = FrameBuilder::with_capacity(text.len());
+        frame.0.extend_from_slice(text);
+        frame.finish()
+    }
+
+    /// A message that is JSON text already: what stands in `buffer` from `start` on. Its header takes the place of what is
+    /// before it, so nothing is copied if there is room.
+    pub fn in_place(buffer: Vec<u8>, start: usize) -> Self {
+        match start >= MAX_HEADER {
+            true => seal(buffer, start),
+            false => Self::from_text(&buffer[start..]),
+        }
+    }
+
     /// Bytes that are a WebSocket frame already: a control frame.
     pub fn control(bytes: impl Into<Bytes>) -> Self {
         let bytes = bytes.into();
@@ -65,18 +81,23 @@ impl FrameBuilder {
     }
 
     /// Seals the text into a frame.
-    pub(super) fn finish(mut self) -> Frame {
-        let length = self.0.len() - MAX_HEADER;
-        let header: &[u8] = match length {
-            0..=125 => &[0x81, length as u8],
-            126..=0xffff => &[&[0x81, 126][..], &(length as u16).to_be_bytes()].concat(),
-            _ => &[&[0x81, 127][..], &(length as u64).to_be_bytes()].concat(),
-        };
-        let start = MAX_HEADER - header.len();
-        self.0[start..MAX_HEADER].copy_from_slice(header);
-        let header = header.len() as u8;
-        Frame { bytes: Bytes::from(self.0).slice(start..), header }
+    pub(super) fn finish(self) -> Frame {
+        seal(self.0, MAX_HEADER)
     }
+}
+
+/// Writes the header of the text that begins at `start` before it.
+fn seal(mut buffer: Vec<u8>, start: usize) -> Frame {
+    let length = buffer.len() - start;
+    let header: &[u8] = match length {
+        0..=125 => &[0x81, length as u8],
+        126..=0xffff => &[&[0x81, 126][..], &(length as u16).to_be_bytes()].concat(),
+        _ => &[&[0x81, 127][..], &(length as u64).to_be_bytes()].concat(),
+    };
+    let first = start - header.len();
+    buffer[first..start].copy_from_slice(header);
+    let header = header.len() as u8;
+    Frame { bytes: Bytes::from(buffer).slice(first..), header }
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use super::json;
 pub struct UserId(Arc<str>);
 
 /// A user as a presence channel shows it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
     /// Who.
     pub user_id: UserId,

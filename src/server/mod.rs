@@ -31,6 +31,9 @@ const TICK: Duration = Duration::from_millis(100);
 /// Time on top of the drain period for the last good-byes.
 const LAST_GRACE: Duration = Duration::from_secs(5);
 
+/// Time to take leave of the cluster.
+const LAST_LEAVE: Duration = Duration::from_secs(5);
+
 /// Time for the webhooks that were not tried yet.
 const LAST_WEBHOOKS: Duration = Duration::from_secs(5);
 
@@ -75,6 +78,9 @@ pub enum StartError {
     /// Webhooks cannot be kept or sent.
     #[error(transparent)]
     Webhooks(#[from] webhooks::OpenError),
+    /// A setting of the cluster that cannot be used.
+    #[error("{0}")]
+    Cluster(String),
     /// An authorizer that cannot decide anything.
     #[error(transparent)]
     Authorizer(#[from] SetupError),
@@ -94,7 +100,8 @@ impl Server {
         let metrics = Metrics::new();
         let webhooks = Webhooks::open(&config, &metrics)?;
         let max_connections = max_connections(config.server.max_connections);
-        let node = Arc::new(Node::new(config.apps.clone(), webhooks, metrics, max_connections));
+        let node = Node::new(&config, webhooks, metrics, max_connections).map_err(StartError::Cluster)?;
+        let node = Arc::new(node);
         node.metrics().register(Box::new(Gauges(Arc::downgrade(&node))));
         let addresses = (public_address, admin_address);
         Ok(Self { config, node, authorizers, shutdown, public, admin, tls, addresses })
@@ -128,6 +135,7 @@ impl Server {
         let (public, admin) = self.addresses;
         info!(%public, %admin, max_connections = self.node.max_connections(), "listening");
         let deliveries = self.node.webhooks().start();
+        let cluster = self.node.cluster().redis().map(|redis| (redis, redis.start()));
         self.authorizers.warn_of_dev();
         self.shutdown.spawn(tick(Arc::clone(&self.node), self.shutdown.clone()));
         let pages = listener::AdminPages { node: Arc::clone(&self.node), shutdown: self.shutdown.clone() };
@@ -140,6 +148,9 @@ impl Server {
         info!("stopping");
         self.shutdown.request();
         let drained = timeout(self.config.server.drain_period + LAST_GRACE, self.shutdown.finished()).await;
+        if let Some((redis, running)) = cluster {
+            redis.leave(running, LAST_LEAVE).await;
+        }
         // Only now has everything happened that backends want to hear of.
         self.node.webhooks().stop(deliveries, LAST_WEBHOOKS).await;
         match drained {

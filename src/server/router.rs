@@ -68,9 +68,11 @@ impl Router {
         let segments: Vec<&str> = path.unwrap_or_default().split('/').skip(1).collect();
         match (segments.as_slice(), path) {
             (["app", key], _) if !key.is_empty() => {
-                websocket::upgrade(shared.context(peer, &request), request, Some(key))
+                websocket::upgrade(shared.context(peer, &request), request, Some(key)).await
             }
-            _ if websocket::is_upgrade(&request) => websocket::upgrade(shared.context(peer, &request), request, None),
+            _ if websocket::is_upgrade(&request) => {
+                websocket::upgrade(shared.context(peer, &request), request, None).await
+            }
             (["apps" | "users", ..], Some(path)) => api::handle(&shared.api, request, path).await,
             (["pusher", endpoint @ ("auth" | "user-auth")], _) if !shared.auth.authorizers.is_empty() => {
                 let endpoint = if *endpoint == "auth" { Endpoint::Channels } else { Endpoint::Users };

@@ -45,6 +45,27 @@ struct Misses {
     order: VecDeque<(Instant, ChannelName)>,
 }
 
+/// What the nodes of a cluster have decided together, and one of them tells. It was looked at and waited for already.
+#[derive(Debug, Clone, Copy)]
+pub enum Decided<'a> {
+    /// A channel was occupied.
+    Occupied(&'a ChannelName),
+    /// A channel was vacated.
+    Vacated(&'a ChannelName),
+    /// A member came.
+    MemberAdded(&'a ChannelName, &'a UserId),
+    /// A member left.
+    MemberRemoved(&'a ChannelName, &'a UserId),
+    /// A user came online.
+    Online(&'a UserId),
+    /// A user went offline.
+    Offline(&'a UserId),
+    /// A channel has this many subscribers.
+    Count(&'a ChannelName, usize),
+    /// A cache channel had nothing to show.
+    CacheMiss(&'a ChannelName),
+}
+
 /// A client event that was passed on.
 #[derive(Debug, Clone, Copy)]
 pub struct ClientEventNews<'a> {
@@ -71,13 +92,13 @@ impl AppWebhooks {
         Self { app, delay, endpoints, store, metrics, state: Mutex::default() }
     }
 
-    /// Takes over what the process before had told.
-    pub(super) fn inherit(&self, mut told: Vec<Fact>, until: Instant) {
+    /// Takes over what the process before had told. In a cluster that is nothing any more: the nodes know together.
+    pub(super) fn inherit(&self, mut told: Vec<Fact>, until: Instant, shared: bool) {
         // Members leave before their channels are vacated.
         told.sort_by_key(|fact| !matches!(fact, Fact::Member(..)));
         let mut state = self.state.lock();
         for fact in told {
-            match self.follows(&fact) {
+            match self.follows(&fact) && !shared {
                 true => state.facts.inherit(fact, until),
                 false => self.store.change(Change::Tell(self.entry(&fact), false)),
             }
@@ -115,6 +136,31 @@ impl AppWebhooks {
                 self.tell(&Happening::Channel(WebhookEvent::CacheMiss, channel), None);
             }
         }
+    }
+
+    /// Tells what a cluster has decided.
+    pub fn decided(&self, decided: &Decided<'_>) {
+        let happening = match *decided {
+            Decided::Occupied(channel) => Happening::Channel(WebhookEvent::ChannelOccupied, channel),
+            Decided::Vacated(channel) => Happening::Channel(WebhookEvent::ChannelVacated, channel),
+            Decided::MemberAdded(channel, id) => Happening::Member(WebhookEvent::MemberAdded, channel, id),
+            Decided::MemberRemoved(channel, id) => Happening::Member(WebhookEvent::MemberRemoved, channel, id),
+            Decided::Online(id) => Happening::User(WebhookEvent::UserOnline, id),
+            Decided::Offline(id) => Happening::User(WebhookEvent::UserOffline, id),
+            Decided::Count(channel, count) => Happening::Count(channel, count),
+            Decided::CacheMiss(channel) => Happening::Channel(WebhookEvent::CacheMiss, channel),
+        };
+        self.tell(&happening, None);
+    }
+
+    /// Waits until everything told so far, of any app, is on disk.
+    pub async fn kept(&self) {
+        self.store.sync().await;
+    }
+
+    /// Whether anybody is told anything.
+    pub fn has_endpoints(&self) -> bool {
+        !self.endpoints.is_empty()
     }
 
     /// A client event was passed on.

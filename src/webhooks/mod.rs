@@ -33,7 +33,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::config::{AppConfig, Config};
+use crate::config::{AppConfig, ClusterDriver, Config};
 use crate::http_client::HttpClient;
 use crate::metrics::Metrics;
 
@@ -46,7 +46,7 @@ use store::Store;
 use tables::Found;
 use writer::Readers;
 
-pub use app::{AppWebhooks, ClientEventNews};
+pub use app::{AppWebhooks, ClientEventNews, Decided};
 pub use attempt::Attempt;
 pub use report::{DeliveryReport, EndpointReport, ReplayError, State};
 pub use store::StoreError;
@@ -122,7 +122,8 @@ impl Webhooks {
         };
         let apps = config.apps.iter().map(app).collect();
         let webhooks = Self { apps, endpoints, store, client };
-        webhooks.take_over(found, Instant::now() + config.webhooks.restart_grace);
+        let shared = config.cluster.driver == ClusterDriver::Redis;
+        webhooks.take_over(found, Instant::now() + config.webhooks.restart_grace, shared);
         Ok(webhooks)
     }
 
@@ -184,7 +185,7 @@ impl Webhooks {
 
     /// Puts what the process before has left behind where it belongs. What it had told is over at `until`, unless it is
     /// seen to be true before.
-    fn take_over(&self, found: Found, until: Instant) {
+    fn take_over(&self, found: Found, until: Instant, shared: bool) {
         let mut batch_of = HashMap::new();
         for batch in &found.batches {
             batch_of.extend(batch.ids.iter().map(|id| (*id, batch)));
@@ -230,7 +231,7 @@ impl Webhooks {
             }
         }
         for (app, facts) in told {
-            self.apps[app].inherit(facts, until);
+            self.apps[app].inherit(facts, until, shared);
         }
     }
 }

@@ -1,13 +1,13 @@
 //! From an HTTP request to a running connection (§1.1).
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{ALLOW, CONNECTION, HeaderValue, ORIGIN, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
-use hyper::{HeaderMap, Method, Request, Response, StatusCode};
+use hyper::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto::upgrade::downcast;
 use tokio::time::timeout;
@@ -53,7 +53,7 @@ pub fn is_upgrade<B>(request: &Request<B>) -> bool {
 /// Answers an upgrade request. Whatever speaks against the client is said after the upgrade, in a close frame: an HTTP
 /// status would be a connection failure without a reason to a browser, which would try for ever. `key` is the app key in
 /// the path, or `None` if the path is not that of an app.
-pub fn upgrade(context: Context, mut request: Request<Incoming>, key: Option<&str>) -> Response<Full<Bytes>> {
+pub async fn upgrade(context: Context, mut request: Request<Incoming>, key: Option<&str>) -> Response<Full<Bytes>> {
     let mut response = match create_response_with_body(&request, Full::default) {
         Ok(response) => response,
         Err(error) => return no_handshake(&request, &error.to_string()),
@@ -61,7 +61,7 @@ pub fn upgrade(context: Context, mut request: Request<Incoming>, key: Option<&st
     if let Some(protocol) = offered_subprotocol(request.headers()) {
         response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, protocol);
     }
-    let verdict = judge(&context, &request, key);
+    let verdict = judge(&context, request.uri(), request.headers(), key).await;
     if let Err(refusal) = &verdict {
         let (code, reason) = (refusal.reason.code(), &refusal.reason);
         context.node.metrics().refused(code);
@@ -92,17 +92,17 @@ pub fn upgrade(context: Context, mut request: Request<Incoming>, key: Option<&st
 }
 
 /// Opens a session, or says why not.
-fn judge(context: &Context, request: &Request<Incoming>, key: Option<&str>) -> Result<Session, Refusal> {
-    let query = query_pairs(request.uri().query().unwrap_or_default(), true);
+async fn judge(context: &Context, uri: &Uri, headers: &HeaderMap, key: Option<&str>) -> Result<Session, Refusal> {
+    let query = query_pairs(uri.query().unwrap_or_default(), true);
     let protocol = query.iter().find(|(name, _)| name == "protocol").map(|(_, value)| value.as_str());
     let Some(key) = key else {
         let version = protocol.and_then(|text| text.parse().ok());
         return Err(Refusal { reason: CloseReason::PathNotFound, version });
     };
     // Non-ASCII bytes in an origin match no pattern, but they are an origin.
-    let origin = request.headers().get(ORIGIN).map(|origin| origin.to_str().unwrap_or_default());
+    let origin = headers.get(ORIGIN).map(|origin| origin.to_str().unwrap_or_default());
     let handshake = Handshake { key, protocol, origin, secure: context.secure };
-    let session = Session::open(&context.node, &handshake, Instant::now())?;
+    let session = Session::open(&context.node, &handshake).await?;
     debug!(peer = context.peer, app = session.app_id(), socket_id = %session.socket_id(), "client connected");
     Ok(session)
 }

@@ -138,9 +138,17 @@ async fn an_event_is_forgotten_after_its_lifetime() {
         assert!(published.elapsed() < DEADLINE, "never forgotten: {info}");
     }
     assert!(published.elapsed() >= Duration::from_millis(900), "forgotten after {:?}", published.elapsed());
-    client.leave("cache-room").await;
-    client.subscribe("cache-room").await;
-    client.expect_on("cache-room", MISS).await;
+    // Another node may learn of it some milliseconds later.
+    loop {
+        client.leave("cache-room").await;
+        client.subscribe("cache-room").await;
+        let shown = client.next().await;
+        if shown.event() == MISS {
+            break;
+        }
+        assert_eq!(shown.event(), "greet");
+        assert!(published.elapsed() < DEADLINE, "never forgotten");
+    }
 }
 
 #[tokio::test]

@@ -1,0 +1,353 @@
+//! What goes on in one life of a link: signs of life, contributions, publications, telling backends and tidying up, each a
+//! loop that ends only with the life.
+
+use std::convert::Infallible;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use redis::{Cmd, Value, cmd, pipe};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+use crate::channels::Contribution;
+
+use super::answer::{self, Reader, nonsense};
+use super::link::{End, Job, Line, Link};
+use super::scripts::Script;
+use super::servers::{Reason, query};
+use super::topic::Topic;
+
+/// Topics that are told in one go.
+const BATCH: usize = 128;
+
+/// Events that are published in one go, at most.
+const EVENTS: usize = 256;
+
+/// Bytes of them, about.
+const EVENT_BYTES: usize = 512 * 1024;
+
+/// How often it is looked whether there is something to tell backends.
+const DUTY: Duration = Duration::from_millis(100);
+
+/// Who holds the place of those who are not back yet in a new generation.
+const PLACEHOLDER: &str = "~";
+
+/// Keys that are looked at in one go when those of an old generation are removed.
+const SWEEP: usize = 500;
+
+impl Link {
+    /// Begins the lease. Returns the generation.
+    pub(super) async fn register(&self, line: &mut Line) -> Result<String, Reason> {
+        let mut answer = self.call(line, self.sign_of_life(line, true)).await?;
+        let generation = answer.text().ok_or_else(nonsense)?;
+        line.sweeps = answer.number() == Some(1);
+        Ok(generation)
+    }
+
+    /// Removes what is left of earlier generations, little by little.
+    pub(super) async fn sweep(&self, line: Line) -> Result<Infallible, Reason> {
+        let (mut connection, mut cursor) = (line.connection.clone(), "0".to_owned());
+        let (cached, meta) = (format!("{}c:", self.prefix), format!("{}meta", self.prefix));
+        let is_old = |key: &String| !key.starts_with(&line.keys) && !key.starts_with(&cached) && *key != meta;
+        if !line.sweeps {
+            return std::future::pending().await;
+        }
+        loop {
+            let mut scan = cmd("SCAN");
+            scan.arg(&cursor).arg("MATCH").arg(format!("{}*", self.prefix)).arg("COUNT").arg(SWEEP);
+            let found = query(&mut connection, &scan).await?;
+            let (next, keys): (String, Vec<String>) = redis::from_redis_value(found).map_err(|_| nonsense())?;
+            let old: Vec<String> = keys.into_iter().filter(is_old).collect();
+            if !old.is_empty() {
+                query(&mut connection, cmd("UNLINK").arg(&old)).await?;
+            }
+            if next == "0" {
+                query(&mut connection, cmd("HSET").arg(&meta).arg("swept").arg(1)).await?;
+                return std::future::pending().await;
+            }
+            cursor = next;
+        }
+    }
+
+    /// Signs of life.
+    pub(super) async fn beat(&self, line: Line) -> Result<Infallible, Reason> {
+        let pause = (self.hub.lease / 5).max(Duration::from_millis(100));
+        loop {
+            let asked = Instant::now();
+            let mut answer = self.call(&line, self.sign_of_life(&line, false)).await?;
+            self.hub.lag.store(asked.elapsed().as_micros() as u64, Ordering::Relaxed);
+            let (_, _) = (answer.text(), answer.number());
+            let on_duty = answer.number().ok_or_else(nonsense)? == 1;
+            if on_duty != self.on_duty.swap(on_duty, Ordering::Relaxed) {
+                debug!(partition = self.partition, on_duty, "the duty to tell backends has changed hands");
+            }
+            let removed = answer.list().ok_or_else(nonsense)?.texts();
+            // Also those who were refused although the connection never broke: Redis was only slow.
+            self.hub.rescue();
+            for node in removed.iter().filter(|node| *node != PLACEHOLDER) {
+                warn!(node, "a node of the cluster was silent for too long; what it contributed is removed");
+                self.hub.metrics.node_removed();
+            }
+            if answer.number() != Some(1) {
+                sleep(pause).await;
+            }
+        }
+    }
+
+    /// What this node adds to the topics of the partition: all of it first, then what changes.
+    pub(super) async fn contribute(&self, line: Line, past: &mut Vec<String>, leaving: &CancellationToken) -> End {
+        let result = async {
+            let began = Instant::now();
+            self.queue.lock().clear();
+            let topics = self.hub.topics(self.partition);
+            let mut over = Vec::new();
+            for batch in topics.chunks(BATCH) {
+                self.contribute_batch(&line, batch, &mut over).await?;
+            }
+            while past.len() > 1 {
+                self.drop(&line, &past[0]).await?;
+                past.remove(0);
+            }
+            self.line.send_replace(Some(line.clone()));
+            self.hub.connected.fetch_add(1, Ordering::Relaxed);
+            self.hub.rescue();
+            let (server, topics) = (&line.server, topics.len());
+            info!(server, partition = self.partition, topics, took = ?began.elapsed(), "connected to the cluster");
+            loop {
+                let batch = self.take_batch();
+                if !batch.is_empty() || !over.is_empty() {
+                    self.contribute_batch(&line, &batch, &mut over).await?;
+                } else if leaving.is_cancelled() {
+                    return self.drop(&line, &line.me).await;
+                } else {
+                    tokio::select! {
+                        () = self.queued.notified() => {}
+                        () = leaving.cancelled() => {}
+                    }
+                }
+            }
+        };
+        match result.await {
+            Ok(()) => End::Left,
+            Err(reason) => End::Broken(reason),
+        }
+    }
+
+    fn take_batch(&self) -> Vec<Topic> {
+        let mut queue = self.queue.lock();
+        let length = queue.len().min(BATCH);
+        queue.drain(..length).collect()
+    }
+
+    /// One round trip. `over` are the channels that nobody here listens to any more.
+    async fn contribute_batch(&self, line: &Line, batch: &[Topic], over: &mut Vec<String>) -> Result<(), Reason> {
+        let mut pipeline = pipe();
+        for key in over.drain(..) {
+            pipeline.cmd("SUNSUBSCRIBE").arg(format!("{}p:{key}", self.prefix));
+        }
+        let mut told: Vec<(&Topic, String, Contribution)> = Vec::with_capacity(batch.len());
+        for topic in batch {
+            let Some(contribution) = self.hub.contribute(topic, line.life) else { continue };
+            let key = self.hub.key(topic);
+            if contribution.everything.is_some() {
+                pipeline.cmd("SSUBSCRIBE").arg(format!("{}p:{key}", self.prefix));
+            }
+            pipeline.add_command(self.contribution(line, &key, &contribution));
+            told.push((topic, key, contribution));
+        }
+        if pipeline.is_empty() {
+            return Ok(());
+        }
+        let mut connection = line.connection.clone();
+        let answers: Vec<Value> =
+            pipeline.query_async(&mut connection).await.map_err(|error| format!("{}: {error}", line.server))?;
+        let answers = answers.into_iter().filter(|answer| !matches!(answer, Value::Push { .. }));
+        for ((topic, key, contribution), answer) in told.into_iter().zip(answers) {
+            let answer = answer::contribution(answer)?;
+            let outcome = self.hub.settle(topic, line.life, &contribution, answer);
+            self.look_after(topic, &outcome);
+            if outcome.over {
+                over.push(key);
+            }
+        }
+        Ok(())
+    }
+
+    fn contribution(&self, line: &Line, key: &str, contribution: &Contribution) -> Cmd {
+        let Contribution { connections, joined, left, believed, everything, again, cache_miss } = contribution;
+        let mut call = self.script(line, Script::Sync);
+        let known = *again && line.life.fresh;
+        call.arg(key).arg(*connections).arg(u8::from(everything.is_some())).arg(u8::from(known));
+        call.arg(u8::from(*cache_miss)).arg(self.hub.settling().as_millis() as u64);
+        match everything.flatten() {
+            Some(since) => call.arg(since.stream).arg(since.seq).arg(since.ms),
+            None => call.arg("").arg("").arg(""),
+        };
+        call.arg(joined.len());
+        for member in joined {
+            call.arg(member.user_id.as_str()).arg(&*member.user_info);
+        }
+        call.arg(left.len());
+        for user_id in left {
+            call.arg(user_id.as_str());
+        }
+        call.arg(believed.len());
+        for member in believed {
+            call.arg(member.user_id.as_str()).arg(&*member.user_info);
+        }
+        call
+    }
+
+    /// Takes back what was contributed under a name.
+    async fn drop(&self, line: &Line, name: &str) -> Result<(), Reason> {
+        loop {
+            let mut call = self.script(line, Script::Drop);
+            call.arg(name).arg(BATCH);
+            if self.call(line, call).await?.number() == Some(1) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Publishes what has come up since the last time, as one.
+    pub(super) async fn publish(&self, line: Line, jobs: &mut mpsc::Receiver<Job>) -> Result<Infallible, Reason> {
+        // Not before this node has told what it has.
+        let mut ready = self.line.subscribe();
+        let _ = ready.wait_for(Option::is_some).await;
+        loop {
+            let Some(job) = jobs.recv().await else { return Ok(std::future::pending().await) };
+            let (mut batch, mut events, mut bytes) = (Vec::new(), 0, 0);
+            let mut next = Some(job);
+            let now = Instant::now();
+            while let Some(job) = next {
+                if self.is_too_late(&job, now) {
+                    self.hub.metrics.events_expired(job.events.len() as u64);
+                } else {
+                    events += job.events.len();
+                    bytes += job.events.iter().map(|event| event.body.len()).sum::<usize>();
+                    batch.push(job);
+                }
+                next = if events < EVENTS && bytes < EVENT_BYTES { jobs.try_recv().ok() } else { None };
+            }
+            if batch.is_empty() {
+                continue;
+            }
+            let mut call = self.script(&line, Script::Publish);
+            call.arg(self.hub.settling().as_millis() as u64);
+            for event in batch.iter().flat_map(|job| &job.events) {
+                call.arg(&event.key).arg(&event.body);
+                match &event.cached {
+                    Some((ttl, data)) => call.arg(ttl.as_millis() as u64).arg(data),
+                    None => call.arg("").arg(""),
+                };
+            }
+            let mut answer = self.call(&line, call).await?;
+            for job in batch {
+                let reach = job.events.iter().map(|_| Some((answer.number()?, answer.number()?)));
+                let reach = reach.collect::<Option<_>>().ok_or_else(nonsense)?;
+                if let Some(waiting) = job.answer {
+                    // Whoever does not wait any more has been told that it failed; better than the other way round.
+                    let _ = waiting.send(reach);
+                }
+            }
+        }
+    }
+
+    /// A job whose request was answered already, or a client event that nobody expects any more.
+    fn is_too_late(&self, job: &Job, now: Instant) -> bool {
+        job.until <= now || job.answer.as_ref().is_some_and(oneshot::Sender::is_closed)
+    }
+
+    /// Tells backends what the scripts have decided, if it is this node's turn. What is told is on disk before it is
+    /// crossed off, so it may be told twice after a crash, but never not at all.
+    pub(super) async fn tell(&self, line: Line) -> Result<Infallible, Reason> {
+        let mut ticks = interval(DUTY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut told = 0;
+        loop {
+            ticks.tick().await;
+            while self.on_duty.load(Ordering::Relaxed) {
+                let mut call = self.script(&line, Script::Duty);
+                call.arg(told);
+                let mut answer = self.call(&line, call).await?;
+                let lost = answer.number().ok_or_else(nonsense)?;
+                if lost > 0 {
+                    error!(lost, "webhook events were lost: too many waited to be told");
+                    self.hub.metrics.edges_lost(lost);
+                }
+                let edges = answer.list().ok_or_else(nonsense)?.texts();
+                told = edges.len();
+                if edges.is_empty() {
+                    break;
+                }
+                self.hub.tell(&edges).await;
+            }
+        }
+    }
+
+    fn sign_of_life(&self, line: &Line, begin: bool) -> Cmd {
+        let mut call = self.script(line, Script::Beat);
+        let hub = &self.hub;
+        let ms = |duration: Duration| duration.as_millis() as u64;
+        call.arg(ms(hub.lease)).arg(ms(hub.settling())).arg(ms(hub.restart_grace)).arg(hub.about(&line.server));
+        call.arg(u8::from(begin)).arg(if begin { hub.rules() } else { "{}".to_owned() });
+        // Connections are no part of any topic.
+        if self.partition == 0 {
+            for (app, connections) in hub.connections() {
+                call.arg(app).arg(connections);
+            }
+        }
+        call
+    }
+
+    fn script(&self, line: &Line, script: Script) -> Cmd {
+        let mut call = line.scripts.call(script, &self.prefix);
+        let replay = self.hub.replay.as_millis() as u64;
+        call.arg(&line.run).arg(&line.me).arg(replay).arg(self.hub.replay_events);
+        call
+    }
+
+    async fn call(&self, line: &Line, call: Cmd) -> Result<Reader, Reason> {
+        let mut connection = line.connection.clone();
+        let answer = query(&mut connection, &call).await.map_err(|error| format!("{}: {error}", line.server))?;
+        Reader::open(answer)
+    }
+
+    /// Asks for one more connection of an app with a quota.
+    ///
+    /// # Errors
+    /// The cluster cannot be asked.
+    pub(super) async fn seat(&self, app: &str, connections: u64, quota: u64) -> Result<bool, Reason> {
+        let line = self.line().await.ok_or_else(nonsense)?;
+        let mut call = self.script(&line, Script::Seat);
+        call.arg(app).arg(connections).arg(quota);
+        Ok(self.call(&line, call).await?.number() == Some(1))
+    }
+
+    /// Asks several questions at once.
+    ///
+    /// # Errors
+    /// There is no connection in time, or it breaks.
+    pub(super) async fn ask(&self, questions: impl FnOnce(&Line) -> redis::Pipeline) -> Result<Vec<Value>, Reason> {
+        let asking = async {
+            let line = self.line().await.ok_or_else(nonsense)?;
+            let pipeline = questions(&line);
+            if pipeline.is_empty() {
+                return Ok(Vec::new());
+            }
+            let mut connection = line.connection.clone();
+            pipeline.query_async(&mut connection).await.map_err(|error| format!("{}: {error}", line.server))
+        };
+        match timeout(self.hub.timeout, asking).await {
+            Ok(answer) => answer,
+            Err(_) => Err(self.obstacle().unwrap_or_else(|| "Redis does not answer in time".to_owned())),
+        }
+    }
+
+    /// What all keys of the partition begin with that outlive a generation.
+    pub(super) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+}

@@ -1,0 +1,30 @@
+-- What has become due, and what backends are to be told. ARGV: 5 number of edges told since the last time.
+-- Answers: edges lost, edges.
+
+if not registered() then return { 'lost' } end
+if redis.call('GET', G .. 'duty') ~= ME then return { 'ok', 0, {} } end
+local told = tonumber(ARGV[5])
+if told > 0 then redis.call('LTRIM', G .. 'edges', told, -1) end
+
+for _, entry in ipairs(redis.call('ZRANGEBYSCORE', G .. 'due', '-inf', digits(now), 'LIMIT', 0, 200)) do
+  redis.call('ZREM', G .. 'due', entry)
+  local chore = cjson.decode(entry)
+  local kind, topic = chore[1], chore[2]
+  if kind == 'm' then
+    if redis.call('HEXISTS', G .. 'm:' .. topic, chore[3]) == 0 then edge('member_removed', topic, chore[3]) end
+  else
+    local t = load(topic)
+    if kind == 'v' and t.total == 0 then edge('channel_vacated', topic) end
+    if kind == 'o' and t.total == 0 and t.on then
+      go_offline(t)
+      store(t)
+    end
+    if kind == 'n' and t.id then
+      tell_count(t)
+      store(t)
+    end
+  end
+end
+local lost = tonumber(redis.call('HGET', P .. 'meta', 'lost') or 0)
+if lost > 0 then redis.call('HDEL', P .. 'meta', 'lost') end
+return { 'ok', lost, redis.call('LRANGE', G .. 'edges', 0, 199) }
