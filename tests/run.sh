@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Runs every test: the Rust ones, then the client libraries for JavaScript and for Python against the built server.
+# Runs every test: the Rust ones, those of one server once more with two nodes in its place, then the client libraries for
+# JavaScript and for Python against the built server.
 # All of them run even if one fails. The end shows what each runner said last; the exit code is 0 only if all passed.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -16,6 +17,7 @@ main() {
     export FANFARE_BIN
 
     run rust cargo test --locked
+    run two-nodes env FANFARE_IT_CLUSTER=1 cargo test --locked --test it
     run node npm --prefix tests/clients test --silent
     run python tests/clients/.venv/bin/python -m pytest tests/clients
 
@@ -32,7 +34,7 @@ run() {
 
 summary() {
     printf '\n== what the runners said last\n'
-    grep '^test result:' "$logs/rust.log"
+    grep -h '^test result:' "$logs/rust.log" "$logs/two-nodes.log"
     grep -E '^ℹ (tests|suites|pass|fail|cancelled|skipped|todo|duration_ms) ' "$logs/node.log"
     tail -n 1 "$logs/python.log"
     if [[ ${#failed[@]} -gt 0 ]]; then

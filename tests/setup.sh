@@ -22,21 +22,36 @@ fail() {
     exit 1
 }
 
-# A browser for the browser test, and Python with what `python3 -m venv` is made of, which Debian ships separately.
+# A browser for the browser test, Python with what `python3 -m venv` is made of, which Debian ships separately, and Redis
+# with its sentinel for the tests of many nodes, which start both by themselves.
 system_packages() {
     local missing=()
     [[ -x "${CHROMIUM:-/usr/bin/chromium}" ]] || missing+=(chromium)
     [[ -x clients/.venv/bin/python ]] || python3 -c 'import ensurepip, venv' 2>/dev/null ||
         missing+=(python3 python3-venv)
+    command -v redis-server >/dev/null && command -v redis-cli >/dev/null || missing+=(redis-server)
+    command -v redis-sentinel >/dev/null || missing+=(redis-sentinel)
     [[ ${#missing[@]} -gt 0 ]] || return 0
     local remedy="apt-get install ${missing[*]}"
     command -v apt-get >/dev/null || fail "missing: ${missing[*]} (on Debian: $remedy)"
     [[ $EUID -eq 0 ]] || fail "missing: ${missing[*]}; run as root: $remedy"
     export DEBIAN_FRONTEND=noninteractive
+    start_no_services
     # The package lists may be absent or older than the archive.
     apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null 2>&1 && return 0
     apt-get update -qq
     apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+}
+
+# Debian starts a server when it installs one. The tests want the programs alone: a Redis of this machine on its usual port
+# is none of their business. Until this script ends, a policy forbids it, unless the machine has a policy of its own.
+start_no_services() {
+    local policy=/usr/sbin/policy-rc.d
+    [[ ! -e "$policy" ]] || return 0
+    trap "rm -f $policy" EXIT
+    # 101: the action is forbidden.
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod +x "$policy"
 }
 
 # `npm ci` removes everything first, so it runs only when the lock file has changed since.

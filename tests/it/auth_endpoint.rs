@@ -301,8 +301,7 @@ async fn requests_are_counted_by_app_and_outcome() {
     Ask::channel("1.2", "room").forbidden(&server).await;
     let batch = json!({ "socket_id": "1.2", "channel_name": ["private-a", "room"] });
     Ask::new("/pusher/auth").json(&batch).allowed(&server).await;
-    let mut admin = crate::support::Http::new(crate::support::Wire::connect(server.admin).await);
-    let page = admin.get("/metrics").await.body;
+    let page = server.metrics().await;
     for outcome in ["allowed", "denied"] {
         let line = format!("fanfare_auth_requests_total{{app=\"42\",outcome=\"{outcome}\"}} 2\n");
         assert!(page.contains(&line), "{page}");

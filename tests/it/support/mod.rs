@@ -8,8 +8,15 @@ mod client;
 pub mod jwt;
 mod message;
 mod pem;
+#[allow(dead_code, reason = "tests/cluster needs more of it")]
+pub mod port;
+#[allow(dead_code, reason = "tests/cluster needs more of it")]
+pub mod process;
+#[allow(dead_code, reason = "tests/cluster needs more of it")]
+pub mod redis;
 mod rsa_key;
-mod server;
+mod second_node;
+pub mod server;
 pub mod sign;
 mod temp_dir;
 mod web;
@@ -23,6 +30,7 @@ pub use backend::{Backend, Reply, Webhook};
 pub use client::Client;
 pub use message::Message;
 pub use pem::pem;
+pub use redis::Redis;
 pub use server::TestServer;
 pub use temp_dir::TempDir;
 pub use web::{Answer, Web};

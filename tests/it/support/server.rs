@@ -9,7 +9,7 @@ use serde_json::Value;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use super::{APP_ID, Api, Backend, Client, DEADLINE, Http, KEY, SECRET, Wire, within};
+use super::{APP_ID, Api, Backend, Client, DEADLINE, Http, KEY, SECRET, Wire, second_node, within};
 
 /// A running server. Dropping it asks it to stop.
 pub struct TestServer {
@@ -17,6 +17,13 @@ pub struct TestServer {
     pub addr: SocketAddr,
     /// Where health and metrics are.
     pub admin: SocketAddr,
+    /// The servers. There are two if [`second_node`] is wanted: clients are at the first, the HTTP API is at the last.
+    nodes: Vec<Running>,
+}
+
+struct Running {
+    addr: SocketAddr,
+    admin: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
     running: JoinHandle<()>,
 }
@@ -59,13 +66,21 @@ impl TestServer {
         config.server.drain_period = Duration::from_secs(1);
         config.apps = vec![AppConfig::new(APP_ID, KEY, SECRET)];
         change(&mut config);
-        let server = Server::bind(config).await?;
-        let (addr, admin) = (server.local_addr(), server.admin_addr());
-        let (stop, stopped) = oneshot::channel::<()>();
-        let running = tokio::spawn(server.run(async move {
-            let _ = stopped.await;
-        }));
-        Ok(Self { addr, admin, stop: Some(stop), running })
+        let mut nodes = Vec::new();
+        if let Some(cluster) = second_node::wanted() {
+            for name in ["a", "b"] {
+                let mut config = config.clone();
+                config.cluster = cluster.clone();
+                name.clone_into(&mut config.cluster.node);
+                nodes.push(Running::start(config).await?);
+            }
+            for node in &nodes {
+                node.sees_both().await;
+            }
+        } else {
+            nodes.push(Running::start(config).await?);
+        }
+        Ok(Self { addr: nodes[0].addr, admin: nodes[0].admin, nodes })
     }
 
     /// A connection of protocol 7 after its greeting.
@@ -89,12 +104,7 @@ impl TestServer {
 
     /// A WebSocket handshake to be changed before it is made.
     pub fn dial(&self) -> Dial {
-        Dial {
-            addr: self.addr,
-            path: format!("/app/{KEY}"),
-            query: "protocol=7&client=js&version=8.6.0&flash=false".to_owned(),
-            headers: Vec::new(),
-        }
+        Dial::new(self.addr)
     }
 
     /// A client of the HTTP API with one connection.
@@ -104,12 +114,21 @@ impl TestServer {
 
     /// A plain HTTP/1.1 connection to the public port.
     pub async fn http(&self) -> Http {
-        Http::new(Wire::connect(self.addr).await)
+        Http::new(Wire::connect(self.nodes.last().expect("there is at least one").addr).await)
+    }
+
+    /// The page of metrics; with two nodes, that of one after that of the other.
+    pub async fn metrics(&self) -> String {
+        let mut pages = String::new();
+        for node in &self.nodes {
+            pages += &Http::new(Wire::connect(node.admin).await).get("/metrics").await.body;
+        }
+        pages
     }
 
     /// The sum of all samples of this metric.
     pub async fn metric(&self, name: &str) -> f64 {
-        let page = Http::new(Wire::connect(self.admin).await).get("/metrics").await.body;
+        let page = self.metrics().await;
         let sample = |line: &str| {
             let is_it = line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
             is_it.then(|| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap())
@@ -152,7 +171,9 @@ impl TestServer {
 
     /// Asks the server to stop; [`stopped`](Self::stopped) waits for it.
     pub fn stop(&mut self) {
-        let _ = self.stop.take().expect("only stopped once").send(());
+        for node in &mut self.nodes {
+            let _ = node.stop.take().expect("only stopped once").send(());
+        }
     }
 
     /// Waits until `run` has returned.
@@ -162,13 +183,41 @@ impl TestServer {
 
     /// Waits until `run` has returned, for this long.
     pub async fn stopped_within(&mut self, time: Duration) {
-        let running = tokio::time::timeout(time, &mut self.running).await;
-        running.unwrap_or_else(|_| panic!("run() has not returned within {time:?}")).unwrap();
+        for node in &mut self.nodes {
+            let running = tokio::time::timeout(time, &mut node.running).await;
+            running.unwrap_or_else(|_| panic!("run() has not returned within {time:?}")).unwrap();
+        }
     }
 
     /// True once `run` has returned.
     pub fn is_stopped(&self) -> bool {
-        self.running.is_finished()
+        self.nodes.iter().all(|node| node.running.is_finished())
+    }
+}
+
+impl Running {
+    async fn start(config: Config) -> Result<Self, StartError> {
+        let server = Server::bind(config).await?;
+        let (addr, admin) = (server.local_addr(), server.admin_addr());
+        let (stop, stopped) = oneshot::channel::<()>();
+        let running = tokio::spawn(server.run(async move {
+            let _ = stopped.await;
+        }));
+        Ok(Self { addr, admin, stop: Some(stop), running })
+    }
+
+    /// Waits until this node is ready and knows the other one.
+    async fn sees_both(&self) {
+        let start = tokio::time::Instant::now();
+        loop {
+            let mut http = Http::new(Wire::connect(self.admin).await);
+            let (ready, nodes) = (http.get("/ready").await, http.get("/nodes").await);
+            let names = ["\"name\":\"a\"", "\"name\":\"b\""];
+            if ready.status == 200 && nodes.status == 200 && names.iter().all(|name| nodes.body.contains(name)) {
+                return;
+            }
+            assert!(start.elapsed() < DEADLINE, "{}{} {}", ready.body, nodes.status, nodes.body);
+        }
     }
 }
 
@@ -182,6 +231,16 @@ pub struct Dial {
 }
 
 impl Dial {
+    /// That of a client of protocol 7 of the tests' usual app.
+    pub fn new(addr: SocketAddr) -> Self {
+        Self {
+            addr,
+            path: format!("/app/{KEY}"),
+            query: "protocol=7&client=js&version=8.6.0&flash=false".to_owned(),
+            headers: Vec::new(),
+        }
+    }
+
     /// Another path than that of the app.
     pub fn path(mut self, path: &str) -> Self {
         path.clone_into(&mut self.path);

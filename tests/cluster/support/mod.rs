@@ -1,0 +1,49 @@
+//! What the tests are written with: nodes and the Redis between them, ways to disturb both, and clients that do not
+//! mind.
+
+mod cluster;
+mod cut;
+mod node;
+mod recorder;
+mod topologies;
+mod traffic;
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+pub use crate::it::{Backend, Client, Message, Redis};
+pub use cluster::{Cluster, settled};
+pub use cut::Cut;
+pub use node::{Node, Settings};
+pub use recorder::Recorder;
+pub use topologies::{RedisCluster, Sentinels};
+pub use traffic::{Sent, Traffic};
+
+pub const ADDED: &str = "pusher_internal:member_added";
+pub const REMOVED: &str = "pusher_internal:member_removed";
+pub const SUCCEEDED: &str = "pusher_internal:subscription_succeeded";
+
+/// Longer than anything takes for which no shorter time is promised, on a machine that is busy with other things.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How much later than promised something may be before it is late: this machine runs all nodes and their clients.
+pub const SLACK: Duration = Duration::from_secs(2);
+
+/// Asks again and again until the answer is `Ok`; fails with the last `Err` when `time` is over.
+pub async fn eventually<T>(what: &str, time: Duration, mut ask: impl AsyncFnMut() -> Result<T, String>) -> T {
+    let start = Instant::now();
+    loop {
+        match ask().await {
+            Ok(answer) => return answer,
+            Err(state) => assert!(start.elapsed() < time, "not within {time:?}: {what}; it is {state}"),
+        }
+        // Only so that asking does not take the time of those who are asked.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// The same for a question that is answered with yes or no.
+pub async fn eventually_true(what: &str, time: Duration, mut ask: impl AsyncFnMut() -> bool) {
+    eventually(what, time, async || if ask().await { Ok(()) } else { Err("not so".to_owned()) }).await;
+}
