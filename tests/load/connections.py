@@ -24,13 +24,14 @@ OPENING = 200
 
 
 class Subscriber(asyncio.Protocol):
-    """One WebSocket client, which counts what it receives and sends nothing but its subscription.
+    """One WebSocket client, which sends nothing but its subscription.
 
-    The semaphores count up: one for its subscription, one for every event.
+    It calls `subscribed` when that has succeeded, and `receive` with the text of every event.
     """
 
-    def __init__(self, host, key, subscribed, delivered):
-        self.host, self.key, self.subscribed, self.delivered = host, key, subscribed, delivered
+    def __init__(self, options, channel, subscribed, receive):
+        self.host, self.key, self.channel = options.host, options.key, channel
+        self.subscribed, self.receive = subscribed, receive
         self.buffer, self.upgraded = b"", False
 
     def connection_made(self, transport):
@@ -47,15 +48,21 @@ class Subscriber(asyncio.Protocol):
             if not end:
                 return
             self.upgraded, self.buffer = True, rest
-            self.send({"event": "pusher:subscribe", "data": {"channel": CHANNEL}})
+            self.open()
         while (frame := self.next_frame()) is not None:
             opcode, payload = frame
             if opcode == 8:
                 raise SystemExit(f"the server closed a connection: {payload[2:].decode()}")
-            if b"pusher_internal:subscription_succeeded" in payload:
-                self.subscribed.release()
-            elif b'"event":"load"' in payload:
-                self.delivered.release()
+            self.hear(payload)
+
+    def open(self):
+        self.send({"event": "pusher:subscribe", "data": {"channel": self.channel}})
+
+    def hear(self, payload):
+        if b"pusher_internal:subscription_succeeded" in payload:
+            self.subscribed()
+        elif b'"event":"load"' in payload:
+            self.receive(payload)
 
     def next_frame(self):
         buffer = self.buffer
@@ -71,8 +78,11 @@ class Subscriber(asyncio.Protocol):
 
     def send(self, message):
         payload = json.dumps(message).encode()
-        # A mask of zeros leaves the payload as it is. Nothing here is longer than 125 bytes.
-        self.transport.write(bytes([0x81, 0x80 | len(payload), 0, 0, 0, 0]) + payload)
+        # Nothing here is longer than 64 KiB.
+        short = len(payload) < 126
+        length = bytes([0x80 | len(payload)]) if short else bytes([0xFE]) + len(payload).to_bytes(2, "big")
+        # A mask of zeros leaves the payload as it is.
+        self.transport.write(b"\x81" + length + bytes(4) + payload)
 
     def connection_lost(self, error):
         if error is not None:
@@ -82,13 +92,13 @@ class Subscriber(asyncio.Protocol):
 class Backend:
     """Triggers events over one kept-alive connection."""
 
-    async def connect(self, options):
+    async def connect(self, options, port):
         self.options = options
-        self.reader, self.writer = await asyncio.open_connection(options.host, options.port)
+        self.reader, self.writer = await asyncio.open_connection(options.host, port)
 
-    async def trigger(self, data):
+    async def trigger(self, channel, data):
         options = self.options
-        body = json.dumps({"name": "load", "channel": CHANNEL, "data": data})
+        body = json.dumps({"name": "load", "channel": channel, "data": data})
         path = f"/apps/{options.app_id}/events"
         query = (
             f"auth_key={options.key}&auth_timestamp={int(time.time())}&auth_version=1.0"
@@ -129,7 +139,7 @@ async def run(options):
 
     async def connect():
         async with opening:
-            client = Subscriber(options.host, options.key, subscribed, delivered)
+            client = Subscriber(options, CHANNEL, subscribed.release, lambda _: delivered.release())
             await loop.create_connection(lambda: client, options.host, options.port)
             await subscribed.acquire()
 
@@ -144,10 +154,10 @@ async def run(options):
         return
 
     backend = Backend()
-    await backend.connect(options)
+    await backend.connect(options, options.port)
     processor, started = server.processor_seconds(), time.monotonic()
     for _ in range(options.events):
-        await backend.trigger("x" * options.data)
+        await backend.trigger(CHANNEL, "x" * options.data)
     expected = options.events * options.connections
     for _ in range(expected):
         await delivered.acquire()
@@ -155,6 +165,11 @@ async def run(options):
     print(f"{options.events} events of {options.data} bytes, {expected} deliveries, in {time.monotonic() - started:.1f} s")
     print(f"  memory: {(server.memory() - before) / 2**20:.1f} MiB")
     print(f"  processor: {spent:.2f} s, {spent / expected * 1e6:.2f} µs per delivery")
+
+
+def raise_open_files():
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def main():
@@ -168,8 +183,7 @@ def main():
     parser.add_argument("--connections", type=int, default=10000)
     parser.add_argument("--events", type=int, default=0, help="how many to trigger, one after the other")
     parser.add_argument("--data", type=int, default=100, help="bytes of data of each event")
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    raise_open_files()
     asyncio.run(run(parser.parse_args()))
 
 
