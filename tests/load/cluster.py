@@ -4,7 +4,7 @@
 Starts a Redis without persistence and Fanfare alone (driver "single") and as one, two and four nodes (driver "redis"),
 spreads subscribers over the nodes, triggers events at a steady rate at all of them, and checks that every subscriber gets
 every event once, those of a channel in one order for all. Then kills nodes and waits for `member_removed` at another one.
-Prints medians over the rounds. Processor times are those of /proc, without the clients'. Needs Python 3.9, nothing else.
+Prints medians over the rounds. Processor times are those of /proc, without the clients'. Needs Python 3.9 and redis-server.
 
   cargo build --release && tests/load/cluster.py
 """
