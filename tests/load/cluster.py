@@ -2,9 +2,10 @@
 """What a Redis between the nodes costs, and how long the clients of a killed node seem to be there.
 
 Starts a Redis without persistence and Fanfare alone (driver "single") and as one, two and four nodes (driver "redis"),
-spreads subscribers over the nodes, triggers events at a steady rate at all of them, and checks that every subscriber gets
-every event once, those of a channel in one order for all. Then kills nodes and waits for `member_removed` at another one.
-Prints medians over the rounds. Processor times are those of /proc, without the clients'. Needs Python 3.9 and redis-server.
+spreads subscribers over the nodes, triggers events at a steady rate at all of them, and checks that every subscriber
+gets every event once, those of a channel in one order for all. Then kills nodes and waits for `member_removed` at
+another one. Prints medians over the rounds. Processor times are those of /proc, without the clients'. Needs Python 3.9
+and redis-server.
 
   cargo build --release && tests/load/cluster.py
 """
@@ -13,6 +14,7 @@ import argparse
 import asyncio
 import collections
 import contextlib
+import functools
 import hashlib
 import hmac
 import json
@@ -192,7 +194,8 @@ class Run:
         async def connect(number):
             channel, events = number % self.scenario.channels, []
             self.received.append((channel, events))
-            client = Subscriber(self.options, f"load-{channel}", subscribed.release, lambda text: self.hear(events, text))
+            hear = functools.partial(self.hear, events)
+            client = Subscriber(self.options, f"load-{channel}", subscribed.release, hear)
             # The subscribers of one channel are on different nodes.
             node = self.nodes[number // self.scenario.channels % len(self.nodes)]
             async with opening:
@@ -245,7 +248,8 @@ class Run:
         for channel, events in self.received:
             wanted = [number for number in self.sent if number % self.scenario.channels == channel]
             if sorted(events) != sorted(wanted):
-                raise SystemExit(f"channel {channel}: {len(events)} of {len(wanted)} events, {len(set(events))} different")
+                different = len(set(events))
+                raise SystemExit(f"channel {channel}: {len(events)} events, {different} different, of {len(wanted)}")
             if events != orders.setdefault(channel, events):
                 raise SystemExit(f"channel {channel}: two subscribers got its events in different orders")
             for backend in range(len(self.nodes)):
@@ -282,7 +286,7 @@ async def load(options, directory):
         rows = [["", *columns, "added p50 ms"]]
         for name, row in table.items():
             added = row[columns.index("p50 ms")] - alone
-            rows.append([name, f"{row[0]:.0f}", *(f"{cell:.2f}" for cell in [*row[1:], added])])
+            rows.append([name, f"{row[0]:.0f}", *(f"{cell:.2f}" for cell in (*row[1:], added))])
         widths = [max(map(len, column)) for column in zip(*rows)]
         for row in rows:
             print("  " + "  ".join(cell.rjust(width) for cell, width in zip(row, widths)))
