@@ -11,7 +11,7 @@ use crate::protocol::{ChannelName, EventData, Frame, ServerEvent, SocketId, Subs
 
 use super::agenda::Chore;
 use super::presence::Presence;
-use super::replica::Replica;
+use super::replica::{Position, Replica};
 use super::{Occupancy, Rules, Subscribed, Subscriber, Unsubscribed};
 
 /// A channel that somebody is subscribed to, or that holds a cached event.
@@ -45,7 +45,21 @@ pub(super) struct Waiting {
     pub(super) socket_id: SocketId,
     pub(super) outbox: Arc<Outbox>,
     pub(super) user_id: Option<UserId>,
+    /// When it has waited too long.
     pub(super) until: Instant,
+    /// Where the news stood when the cluster was told of it.
+    pub(super) asked: Asked,
+}
+
+/// How far the cluster was asked about somebody who waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// Not yet.
+    No,
+    /// It is being told.
+    Now,
+    /// It has answered, at this place.
+    At(Position),
 }
 
 /// The last event of a cache channel: what is replayed to newcomers, and what the HTTP API shows.

@@ -11,7 +11,7 @@ use crate::outbox::Outbox;
 use crate::protocol::{ChannelName, CloseReason, Frame, Member, ServerEvent, SocketId, SubscriptionError, UserId};
 
 use super::agenda::Chore;
-use super::channel::{Cached, State, Subscription, Waiting};
+use super::channel::{Asked, Cached, State, Subscription, Waiting};
 use super::presence::Presence;
 use super::replica::{Answer, Contribution, Everything, Life, News, Outcome, Position};
 use super::{Rules, Subscribed, Subscriber, Unsubscribed};
@@ -36,10 +36,10 @@ impl State {
         }
         let touched = self.replica.get_or_insert_default().touch();
         let changed = Subscribed { occupied: false, member_added: false, cache_miss: false, counted: false, touched };
-        let waiting = Waiting { socket_id, outbox, user_id, until: now + rules.patience };
+        let waiting = Waiting { socket_id, outbox, user_id, until: now + rules.patience, asked: Asked::No };
         // Without the cluster nobody can publish, so that nothing is missed by not listening to it yet.
         let careless = life.number == 0 && !name.is_presence() && !name.is_cache();
-        if careless || self.may_enter(&waiting, life) {
+        if careless || self.may_enter(name, &waiting, life) {
             self.enter(name, waiting, now);
             return (changed, None);
         }
@@ -70,6 +70,9 @@ impl State {
     pub(super) fn contribute(&mut self, life: Life) -> Option<Contribution> {
         let connections = self.subscribers.len() + self.waiting.len();
         let (mut contribution, begins) = self.replica.as_mut()?.begin(life, connections)?;
+        for waiting in &mut self.waiting {
+            waiting.asked = Asked::Now;
+        }
         if let Some(presence) = &mut self.presence {
             presence.contribute(&mut contribution, begins, life.fresh);
         }
@@ -91,6 +94,9 @@ impl State {
         }
         if let Some(presence) = &mut self.presence {
             presence.contributed(contribution, &answer.refused, answer.position);
+        }
+        for waiting in self.waiting.iter_mut().filter(|waiting| waiting.asked == Asked::Now) {
+            waiting.asked = Asked::At(answer.position);
         }
         let mut outcome = Outcome::default();
         if let Some(everything) = answer.everything.take() {
@@ -144,11 +150,16 @@ impl State {
         }
     }
 
-    fn may_enter(&self, waiting: &Waiting, life: Life) -> bool {
+    fn may_enter(&self, name: &ChannelName, waiting: &Waiting, life: Life) -> bool {
         let Some(replica) = self.replica.as_ref().filter(|replica| replica.is_live(life)) else { return false };
-        let Some(user_id) = &waiting.user_id else { return true };
+        // What a backend was told to be taken must be shown, also if the news of it are still on their way.
+        let knows_cached = match waiting.asked {
+            Asked::At(position) => replica.has_reached(position),
+            Asked::No | Asked::Now => !name.is_cache(),
+        };
+        let Some(user_id) = &waiting.user_id else { return knows_cached };
         let counted = self.presence.as_ref().and_then(|presence| presence.counted(user_id));
-        counted.is_some_and(|since| replica.has_reached(since))
+        knows_cached && counted.is_some_and(|since| replica.has_reached(since))
     }
 
     fn enter(&mut self, name: &ChannelName, waiting: Waiting, now: Instant) {
@@ -164,7 +175,7 @@ impl State {
     /// Lets everybody in who may come now. They have missed the news about the number of subscribers that they changed.
     fn let_in(&mut self, name: &ChannelName, rules: &Rules, life: Life, now: Instant) {
         for waiting in mem::take(&mut self.waiting) {
-            if !self.may_enter(&waiting, life) {
+            if !self.may_enter(name, &waiting, life) {
                 self.waiting.push(waiting);
                 continue;
             }

@@ -104,14 +104,14 @@ impl Users {
         let number = state.last_arrival;
         let mut touched = Vec::new();
         let mut unknown = 0;
-        for concerned in std::iter::once(user_id).chain(watchlist) {
+        for concerned in concerned(user_id, watchlist) {
             let user = state.users.entry(concerned.clone()).or_default();
             let own = concerned == user_id;
-            user.arriving += usize::from(own && !user.expected_by.contains(&number));
+            user.arriving += usize::from(own);
             user.awaited += 1;
             let replica = user.replica.get_or_insert_default();
             let live = replica.is_live(life(concerned));
-            if !live && !user.expected_by.contains(&number) {
+            if !live {
                 user.expected_by.push(number);
                 unknown += 1;
             }
@@ -303,9 +303,9 @@ impl State {
     /// All is known for an arrival.
     fn arrive(&mut self, number: u64) {
         let Some(arrival) = self.arrivals.remove(&number) else { return };
-        for awaited in std::iter::once(&arrival.user_id).chain(&arrival.watchlist) {
+        for awaited in concerned(&arrival.user_id, &arrival.watchlist) {
             if let Some(user) = self.users.get_mut(awaited) {
-                user.arriving -= usize::from(*awaited == arrival.user_id && user.arriving > 0);
+                user.arriving -= usize::from(*awaited == arrival.user_id);
                 user.awaited -= 1;
             }
         }
@@ -314,21 +314,21 @@ impl State {
 
     /// Removes a connection that is signed in, or was about to be. Returns of whom the cluster must hear.
     fn depart(&mut self, user_id: &UserId, socket_id: SocketId) -> Vec<UserId> {
-        let mut concerned = vec![user_id.clone()];
+        let mut left = vec![user_id.clone()];
         let arriving = self.arrivals.iter().filter(|(_, arrival)| arrival.connection.socket_id == socket_id);
         for number in arriving.map(|(number, _)| *number).collect::<Vec<_>>() {
             let Some(arrival) = self.arrivals.remove(&number) else { continue };
-            concerned.extend(arrival.watchlist);
-            for expected in &concerned {
+            for expected in concerned(user_id, &arrival.watchlist) {
                 if let Some(user) = self.users.get_mut(expected) {
-                    user.arriving -= usize::from(expected == user_id && user.arriving > 0);
+                    user.arriving -= usize::from(expected == user_id);
                     user.awaited -= 1;
                     user.expected_by.retain(|waiting| *waiting != number);
                 }
             }
+            left.extend(arrival.watchlist);
         }
         let mut touched = Vec::new();
-        for user_id in concerned {
+        for user_id in left {
             if let Some(user) = self.users.get_mut(&user_id) {
                 user.connections.remove(&socket_id);
                 if user.replica.as_mut().is_some_and(|replica| replica.touch()) {
@@ -365,6 +365,11 @@ impl State {
             self.users.remove(user_id);
         }
     }
+}
+
+/// Whom a sign-in has to do with, each once: somebody may watch themselves.
+fn concerned<'a>(user_id: &'a UserId, watchlist: &'a [UserId]) -> impl Iterator<Item = &'a UserId> {
+    std::iter::once(user_id).chain(watchlist.iter().filter(move |watched| *watched != user_id))
 }
 
 impl User {
