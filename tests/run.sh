@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs every test: the Rust ones, those of one server once more with two nodes in its place, then the client libraries for
-# JavaScript and for Python against the built server.
+# Runs every test: the Rust ones and the client libraries for JavaScript and for Python against the built server; those
+# of one server once more with two nodes of a cluster in its place.
 # All of them run even if one fails. The end shows what each runner said last; the exit code is 0 only if all passed.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -19,6 +19,7 @@ main() {
     run rust cargo test --locked
     run two-nodes env FANFARE_IT_CLUSTER=1 cargo test --locked --test it
     run node npm --prefix tests/clients test --silent
+    run two-nodes-node npm --prefix tests/clients run test:two-nodes --silent
     run python tests/clients/.venv/bin/python -m pytest tests/clients
 
     summary
@@ -35,7 +36,7 @@ run() {
 summary() {
     printf '\n== what the runners said last\n'
     grep -h '^test result:' "$logs/rust.log" "$logs/two-nodes.log"
-    grep -E '^ℹ (tests|suites|pass|fail|cancelled|skipped|todo|duration_ms) ' "$logs/node.log"
+    grep -h -E '^ℹ (tests|suites|pass|fail|cancelled|skipped|todo|duration_ms) ' "$logs/node.log" "$logs/two-nodes-node.log"
     tail -n 1 "$logs/python.log"
     if [[ ${#failed[@]} -gt 0 ]]; then
         printf 'FAILED: %s\n' "${failed[*]}"

@@ -14,7 +14,8 @@ let server;
 let backend;
 
 before(async () => {
-  server = await Server.start();
+  // It is one process that goes and comes back.
+  server = await Server.start({ alone: true });
   backend = await Backend.start(server.library());
 });
 after(async () => {

@@ -17,6 +17,8 @@ const SCRIPT = fileURLToPath(new URL("support/webhook_endpoint.py", import.meta.
 /** A server that tells these endpoints, and a connected client for each user. */
 async function start(t, urls, users, app = {}, webhooks = {}) {
   const server = await Server.start({
+    // Its disk and its queues are what this is about.
+    alone: true,
     app: { client_events: true, webhooks: urls.map((url) => ({ url })), ...app },
     webhooks: { data_dir: temporary("fanfare-webhooks-"), ...webhooks },
   });

@@ -21,6 +21,8 @@ const PACE_MS = 100;
 /** A server that tells this endpoint, and a backend that authorises. */
 async function start(t, endpoint, app = {}, webhooks = {}) {
   const server = await Server.start({
+    // Its disk and its queues are what this is about.
+    alone: true,
     app: {
       client_events: true,
       limits: { client_events_per_second: 10_000 },

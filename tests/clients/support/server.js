@@ -8,6 +8,7 @@ import { fileURLToPath } from "node:url";
 
 import PusherHttp from "pusher";
 
+import { until } from "./deadline.js";
 import { Child } from "./process.js";
 
 const root = fileURLToPath(new URL("../../..", import.meta.url));
@@ -20,6 +21,11 @@ export const APP = { id: "1001", key: "clients-key", secret: "clients-secret" };
 
 /** 32 bytes that only the backend and its subscribers know. */
 export const MASTER_KEY = Buffer.from("the server never sees these bits").toString("base64");
+
+/** What two nodes have in common, if they stand in for one server. */
+let redis;
+let clusters = 0;
+let pairs = 0;
 
 const launched = [];
 const directories = [];
@@ -55,9 +61,34 @@ export async function launch(args) {
 export class Server {
   #args;
   #child;
+  #second;
 
-  /** `app` holds what is in `[[apps]]`, `settings` what is in `[server]`; whatever else there is, is a table by its name. */
-  static async start({ app = {}, settings = {}, ...tables } = {}) {
+  /**
+   * `app` holds what is in `[[apps]]`, `settings` what is in `[server]`; whatever else there is, is a table by its name.
+   * With FANFARE_CLIENTS_CLUSTER=1 it is two nodes, unless it has to be one process `alone`.
+   */
+  static async start({ alone = process.env.FANFARE_CLIENTS_CLUSTER !== "1", ...options } = {}) {
+    if (alone || options.cluster) return Server.#one(options);
+    // Two nodes in place of one server: clients connect to the first, the HTTP API is that of the second.
+    clusters += 1;
+    pairs += 1;
+    const id = `clients-${clusters}`;
+    redis ??= import("./redis.js").then(({ Redis }) => Redis.start());
+    const { url } = await redis;
+    const node = (name) => {
+      const cluster = { driver: "redis", urls: [url], id, node: name };
+      const webhooks = { ...options.webhooks, data_dir: temporary("fanfare-webhooks-") };
+      return Server.#one({ ...options, webhooks, cluster });
+    };
+    const [first, second] = await Promise.all([node("a"), node("b")]);
+    first.#second = second;
+    for (const { admin } of [first, second]) {
+      await until(`${admin} is ready`, () => fetch(`http://${admin}/ready`).then(({ ok }) => ok));
+    }
+    return first;
+  }
+
+  static async #one({ app = {}, settings = {}, ...tables }) {
     const server = new Server();
     const file = path.join(temporary("fanfare-clients-"), "fanfare.toml");
     fs.writeFileSync(file, configuration({ ...APP, ...app }, settings, tables));
@@ -88,14 +119,19 @@ export class Server {
     };
   }
 
+  /** The server whose HTTP API is used. */
+  get api() {
+    return this.#second ?? this;
+  }
+
   /** Pusher's library for Node backends, with the credentials of the app. */
   library(options = {}) {
     return new PusherHttp({
       appId: APP.id,
       key: APP.key,
       secret: APP.secret,
-      host: this.host,
-      port: this.port,
+      host: this.api.host,
+      port: this.api.port,
       useTLS: false,
       encryptionMasterKeyBase64: MASTER_KEY,
       ...options,
@@ -107,14 +143,22 @@ export class Server {
     const page = await (await fetch(`http://${this.admin}/metrics`)).text();
     const lines = page.split("\n").filter((line) => line.startsWith(`${name}{`) || line.startsWith(`${name} `));
     assert.ok(lines.length > 0, `no metric is named ${name}:\n${page}`);
-    return lines.reduce((sum, line) => sum + Number(line.split(" ").at(-1)), 0);
+    const others = (await this.#second?.metric(name)) ?? 0;
+    return lines.reduce((sum, line) => sum + Number(line.split(" ").at(-1)), others);
   }
 
   /** Stops it as an operator would; anything but an orderly end is a failure. */
   async stop() {
+    await this.#second?.stop();
+    if (this.#second) pairs -= 1;
     assert.ok(this.#child.running, `the server ended before it was asked to, with these logs:\n${this.#child.output}`);
     const code = await this.#child.stop("SIGTERM");
     assert.equal(code, 0, `exit code after SIGTERM, with these logs:\n${this.#child.output}`);
+    if (redis && pairs === 0) {
+      const last = redis;
+      redis = undefined;
+      await (await last).goAway();
+    }
   }
 
   /** Ends it as a crash would. */
