@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::apps::App;
 use crate::channels::{Answer, Channels, Contribution, Life, News, Outcome, Position, Users};
@@ -174,8 +174,7 @@ impl Hub {
             return;
         }
         self.metrics.gap();
-        let key = self.key(topic);
-        warn!(topic = key, "events may be missing: they are not in the replay log any more, or Redis has lost it");
+        debug!(topic = self.key(topic), "events may be missing");
         if self.on_gap == OnGap::Reconnect {
             match &topic.subject {
                 Subject::Channel(name) => share.channels.send_away(name),

@@ -164,13 +164,21 @@ impl Link {
         let answers: Vec<Value> =
             pipeline.query_async(&mut connection).await.map_err(|error| format!("{}: {error}", line.server))?;
         let answers = answers.into_iter().filter(|answer| !matches!(answer, Value::Push { .. }));
+        let mut incomplete = Vec::new();
         for ((topic, key, contribution), answer) in told.into_iter().zip(answers) {
             let answer = answer::contribution(answer)?;
             let outcome = self.hub.settle(topic, line.life, &contribution, answer);
             self.look_after(topic, &outcome);
             if outcome.over {
                 over.push(key);
+            } else if outcome.gap {
+                incomplete.push(key);
             }
+        }
+        if let [first, ..] = incomplete.as_slice() {
+            // A line for each of ten thousand channels would be no help.
+            let topics = incomplete.len();
+            warn!(topics, first, "events may be missing: the replay log has them no more, or Redis has lost it");
         }
         Ok(())
     }
