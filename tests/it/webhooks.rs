@@ -532,17 +532,17 @@ async fn after_a_rush_of_comings_and_goings_the_backend_knows_the_truth() {
     rushing.join_all().await;
     let mut marker = server.connect().await;
     marker.subscribe("marker").await;
-    // Whoever begins had ended, and whoever ends had begun.
+    // Whoever begins had ended, and whoever ends had begun. With several nodes the last ends may come after the marker.
     let mut true_now = std::collections::HashSet::new();
-    loop {
+    let mut marked = false;
+    while !marked || !true_now.is_empty() {
         let event = backend.next().await.event().clone();
         let key = (event["channel"].to_string(), event.get("user_id").map(ToString::to_string));
         match event["name"].as_str().unwrap() {
-            "channel_occupied" if event["channel"] == "marker" => break,
+            "channel_occupied" if event["channel"] == "marker" => marked = true,
             "channel_occupied" | "member_added" => assert!(true_now.insert(key), "{event} again"),
             "channel_vacated" | "member_removed" => assert!(true_now.remove(&key), "{event} without a beginning"),
             other => panic!("{other}"),
         }
     }
-    assert!(true_now.is_empty(), "still true: {true_now:?}");
 }

@@ -18,6 +18,10 @@ const ALONE: &[(&str, &str)] = &[
     ("webhook_bounds::", "fills the memory and the disk of one process with webhooks, and counts them there"),
     ("webhook_endpoints::", "looks at the connections of one process to its endpoints"),
     ("webhook_failures::", "looks at what one process still has to deliver"),
+    (
+        "webhooks::counts_are_told_as_often_as_clients_hear_them",
+        "who comes at the same time is one change to a cluster",
+    ),
     ("webhooks::every_kind_of_event_has_pushers_form", "what a node tells by itself is faster than what all decide"),
     ("webhooks::who_asks_hears_of_connections_and_users", "the same"),
     ("webhooks::without_a_delay_everything_is_told_at_once", "who leaves and joins at once never left, to a cluster"),
