@@ -4,7 +4,7 @@
 //! there is one order of reading and no cycle. What must travel upward travels as a returned value or through a queue.
 //!
 //! ```text
-//! 6  process   server · cli · main                           who starts what, and in which order it stops
+//! 6  process   server · bench · cli · main                       who starts what, and in which order it stops
 //! 5  edges     websocket · api · auth_endpoint · admin       bytes in, bytes out
 //! 4  session   session                                       one client's conversation
 //! 3  node      node                                          every action, written once
@@ -39,6 +39,7 @@ pub mod apps;
 pub mod auth;
 pub mod auth_endpoint;
 pub mod authorizers;
+mod bench;
 pub mod channels;
 pub mod cli;
 pub mod cluster;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use tracing::{Level, enabled, error};
 
+use crate::bench::BenchError;
 use crate::config::ConfigError;
 use crate::server::StartError;
 
@@ -33,6 +34,12 @@ pub(super) enum CliError {
     /// A subscription ended, or never began.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// A benchmark could not be carried out.
+    #[error(transparent)]
+    Bench(#[from] BenchError),
+    /// A benchmark found the server wrong; its result was printed.
+    #[error("not every delivery was as it should be: {0}")]
+    Findings(String),
     /// An endpoint did not take a test webhook; its answer was printed.
     #[error("not every endpoint answered with a 2xx status")]
     TestRefused,
@@ -63,7 +70,9 @@ impl CliError {
             _ => output::remark(format_args!("fanfare: {self}")),
         }
         match self {
-            Self::Config(_) | Self::Usage(_) | Self::LogLevel(_) => ExitCode::from(2),
+            Self::Config(_) | Self::Usage(_) | Self::LogLevel(_) | Self::Bench(BenchError::Unfit(_)) => {
+                ExitCode::from(2)
+            }
             _ => ExitCode::FAILURE,
         }
     }

@@ -6,6 +6,7 @@
 
 mod admin;
 mod api_client;
+mod bench;
 mod channels;
 mod check;
 mod dev;
@@ -80,6 +81,8 @@ enum Command {
     Webhooks(webhooks::Args),
     /// Show the nodes of a cluster, as one of them sees it.
     Nodes(nodes::Args),
+    /// Measure what a server makes of load: processor time, latency, memory, and whether every delivery is right.
+    Bench(bench::Args),
     /// Ask a server whether it is ready; for container health checks.
     Health(health::Args),
 }
@@ -99,6 +102,7 @@ impl Command {
             Self::Sign(args) => args.run(),
             Self::Webhooks(args) => tool(args.run()),
             Self::Nodes(args) => tool(args.run()),
+            Self::Bench(args) => args.run(),
             Self::Health(args) => tool(args.run()),
         }
     }

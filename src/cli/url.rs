@@ -33,6 +33,11 @@ impl BaseUrl {
         Self { secure: config.tls.is_some(), authority, prefix: config.path_prefix.clone() }
     }
 
+    /// Host with port, and path prefix, of a server without TLS.
+    pub(super) fn plain_parts(&self) -> Option<(&str, &str)> {
+        (!self.secure).then_some((&*self.authority, &*self.prefix))
+    }
+
     /// The address of a path that begins with a slash.
     pub(super) fn http(&self, path: &str) -> String {
         format!("{self}{path}")

@@ -1,0 +1,236 @@
+//! Publishers trigger events, clients receive them: what several scenarios do with different numbers.
+
+use hdrhistogram::Histogram;
+use serde_json::json;
+
+use super::deliveries::{Deliveries, SMALLEST};
+use super::engine::{Happening, Nanos};
+use super::findings::{Findings, Kind};
+use super::meter::Phase;
+use super::{Bench, BenchError, Report, backend};
+
+/// The name of the events.
+const EVENT: &str = "bench";
+
+/// Who sends what to whom.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Broadcast {
+    /// Clients, spread over the channels.
+    pub(super) clients: usize,
+    /// Channels. Events go to one after the other.
+    pub(super) channels: usize,
+    /// Events to send.
+    pub(super) events: u64,
+    /// Events per second, evenly; `None` for as many as the publishers can.
+    pub(super) rate: Option<f64>,
+    /// Bytes of data of each event.
+    pub(super) bytes: usize,
+    /// Backend connections, each with one request under way at most.
+    pub(super) publishers: usize,
+    /// How many of the clients read nothing.
+    pub(super) stalled: usize,
+}
+
+/// What came of it.
+pub(super) struct Broadcasted {
+    /// From the first request to the last delivery.
+    pub(super) phase: Phase,
+    /// Deliveries to clients that read.
+    pub(super) deliveries: u64,
+    /// Events that were sent.
+    pub(super) events: u64,
+    /// From the first request to the last answer.
+    pub(super) publishing: Nanos,
+    /// In microseconds.
+    pub(super) latency: Histogram<u64>,
+    /// What was wrong.
+    pub(super) findings: Findings,
+    /// Close codes of stalled clients that were closed while events were sent.
+    pub(super) closed: Vec<Option<u16>>,
+}
+
+impl Broadcast {
+    /// Events that a steady rate makes in some seconds.
+    pub(super) fn events(rate: f64, duration: f64) -> u64 {
+        (rate * duration).round().max(1.0) as u64
+    }
+
+    /// Sockets it needs.
+    pub(super) fn sockets(&self) -> usize {
+        self.clients + self.publishers
+    }
+
+    fn check(&self) -> Result<(), BenchError> {
+        if self.bytes < SMALLEST {
+            let text =
+                format!("--bytes {} is too small: each event carries its number in {SMALLEST} bytes", self.bytes);
+            return Err(BenchError::Unfit(text));
+        }
+        if self.channels > self.clients {
+            return Err(BenchError::Unfit("there must be at least as many clients as channels".to_owned()));
+        }
+        Ok(())
+    }
+}
+
+impl Bench<'_> {
+    /// Connects and subscribes the clients, sends the events, and waits for all deliveries.
+    pub(super) fn broadcast(&mut self, plan: &Broadcast) -> Result<Broadcasted, BenchError> {
+        plan.check()?;
+        let names: Vec<String> = (0..plan.channels).map(|number| self.channel(number)).collect();
+        let mut deliveries = Deliveries::new(EVENT, names.clone(), plan.publishers, plan.bytes);
+        // The last ones, so that those that read are numbered from 0 on.
+        let reading = plan.clients - plan.stalled;
+        self.open(0..plan.clients, |client| client >= reading, &mut deliveries)?;
+        self.subscribe(0..plan.clients, |client| names[client % plan.channels].clone(), &mut deliveries)?;
+        for client in 0..plan.clients {
+            deliveries.add_client(client % plan.channels, None);
+            if client >= reading {
+                deliveries.stop_expecting(client);
+                self.engine.stall(client);
+            }
+        }
+        for number in 0..plan.publishers {
+            let target = &self.settings.targets[number % self.settings.targets.len()];
+            self.engine.add_publisher(target)?;
+        }
+        self.settle(&mut deliveries)?;
+        let mut run =
+            Run { plan: *plan, sent: 0, answered: 0, publishing: 0, closed: Vec::new(), found: Findings::default() };
+        self.meter.begin(self.engine.now())?;
+        let complete = run.drive(self, &mut deliveries)?;
+        let phase = self.meter.end(self.engine.now())?;
+        let heard = deliveries.progress().0;
+        if complete && !self.hear_out(0..reading, &mut deliveries)? {
+            run.found.add(Kind::Unexpected, 1, || "a pusher:ping after the run was not answered".to_owned());
+        }
+        let (mut findings, latency) = deliveries.finish(|client| client >= reading);
+        findings.merge(run.found);
+        let Run { sent, publishing, closed, .. } = run;
+        Ok(Broadcasted { phase, deliveries: heard, events: sent, publishing, latency, findings, closed })
+    }
+}
+
+/// A broadcast under way.
+struct Run {
+    plan: Broadcast,
+    sent: u64,
+    answered: u64,
+    publishing: Nanos,
+    closed: Vec<Option<u16>>,
+    found: Findings,
+}
+
+impl Run {
+    /// Sends all events and waits for all deliveries. Returns whether all came before patience was lost.
+    fn drive(&mut self, bench: &mut Bench<'_>, deliveries: &mut Deliveries) -> Result<bool, BenchError> {
+        let start = bench.engine.now();
+        let mut patience = bench.patience();
+        loop {
+            self.publish(bench, deliveries, start)?;
+            let now = bench.engine.now();
+            let (received, expected) = deliveries.progress();
+            if bench.meter.due() <= now {
+                bench.meter.sample(now, received, Some(&deliveries.take_recent()))?;
+            }
+            if self.answered == self.plan.events && deliveries.is_complete() {
+                bench.meter.sample(now, received, Some(&deliveries.take_recent()))?;
+                return Ok(true);
+            }
+            if patience.is_over(now, received + self.answered) {
+                if self.answered < self.sent {
+                    return Err(patience.error(format!(
+                        "the answer to trigger {} of {}",
+                        self.answered + 1,
+                        self.sent
+                    )));
+                }
+                return Ok(false);
+            }
+            let Self { sent, plan, .. } = *self;
+            bench
+                .progress
+                .show(|| format!("{sent} of {} events sent, {received} of {expected} delivered", plan.events));
+            let until = bench.meter.due().min(patience.deadline()).min(self.due(bench, start));
+            bench.engine.turn(until, deliveries)?;
+            while let Some(happening) = bench.engine.next_happening() {
+                self.note(happening, deliveries, bench.engine.now() - start);
+            }
+        }
+    }
+
+    /// When the next event can be sent.
+    fn due(&self, bench: &Bench<'_>, start: Nanos) -> Nanos {
+        let idle = (0..self.plan.publishers).any(|publisher| bench.engine.is_idle(publisher));
+        match self.plan.rate {
+            _ if self.sent == self.plan.events || !idle => Nanos::MAX,
+            None => 0,
+            Some(rate) => start + (self.sent as f64 * 1e9 / rate) as Nanos,
+        }
+    }
+
+    /// Sends all events that are due, as far as publishers are free.
+    fn publish(&mut self, bench: &mut Bench<'_>, deliveries: &mut Deliveries, start: Nanos) -> Result<(), BenchError> {
+        let Broadcast { publishers, channels, .. } = self.plan;
+        while self.due(bench, start) <= bench.engine.now() {
+            let first = self.sent as usize;
+            let mut candidates = (first..first + publishers).map(|number| number % publishers);
+            let Some(publisher) = candidates.find(|&publisher| bench.engine.is_idle(publisher)) else { break };
+            let channel = first % channels;
+            let data = deliveries.data(channel, publisher);
+            let body = json!({ "name": EVENT, "channels": [deliveries.channel_name(channel)], "data": data });
+            let target = &bench.settings.targets[publisher % bench.settings.targets.len()];
+            let request = backend::request(target, "events", &body.to_string());
+            // Signed before the clock starts: a backend's own work is no latency of the server.
+            let now = bench.engine.now();
+            deliveries.sent(channel, publisher, now);
+            bench.engine.request(publisher, request, now)?;
+            self.sent += 1;
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, happening: Happening, deliveries: &mut Deliveries, elapsed: Nanos) {
+        match happening {
+            Happening::Answered { .. } => {
+                self.answered += 1;
+                self.publishing = elapsed;
+            }
+            Happening::Closed { client, code, .. } if client >= self.plan.clients - self.plan.stalled => {
+                self.closed.push(code);
+            }
+            Happening::Closed { client, how, .. } => {
+                deliveries.stop_expecting(client);
+                self.found.add(Kind::Unexpected, 1, || format!("the server closed client {client} {how}"));
+            }
+            Happening::Refused { client, text } => {
+                self.found.add(Kind::Unexpected, 1, || format!("client {client} got {text}"));
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Broadcasted {
+    /// Puts into a report what all broadcasts have in common.
+    pub(super) fn report(self, report: &mut Report) {
+        let seconds = self.phase.seconds().max(1e-9);
+        report.maybe(
+            "cpu_us_per_delivery",
+            "processor time per delivery",
+            "µs",
+            self.phase.cpu_us_per(self.deliveries),
+        );
+        report.maybe("cpu_us_per_event", "processor time per event", "µs", self.phase.cpu_us_per(self.events));
+        report.add("deliveries", "deliveries", "", self.deliveries as f64);
+        report.add("deliveries_per_second", "deliveries per second", "/s", self.deliveries as f64 / seconds);
+        report.add("events", "events", "", self.events as f64);
+        let publishing = (self.publishing as f64 / 1e9).max(1e-9);
+        report.add("events_per_second", "events per second", "/s", self.events as f64 / publishing);
+        report.add("seconds", "time from the first event to the last delivery", "s", self.phase.seconds());
+        report.maybe("rss_bytes", "memory at the end", "bytes", self.phase.rss_bytes.map(|(_, after)| after as f64));
+        report.maybe("threads", "threads", "", self.phase.threads.map(|threads| threads as f64));
+        report.latency = Some(self.latency);
+        report.findings = self.findings;
+    }
+}

@@ -1,0 +1,126 @@
+//! `fanfare bench`: arguments and output of the load generator in [`crate::bench`].
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::bench::{self, Report, Scenario, Settings};
+
+use super::target::{Target, TargetArgs};
+use super::{CliError, output};
+
+const EXAMPLES: &str = "\
+Examples:
+  fanfare bench fanout --pid 4711
+  fanfare bench fanout --clients 5000 --rate 20 --duration 30 --json > before.json
+  fanfare bench fanout --clients 5000 --rate 20 --duration 30 --compare before.json
+
+`fanfare bench SCENARIO --help` lists the flags of a scenario. Any server that
+speaks the Pusher protocol over http:// can be measured.";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    scenario: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// One channel, many subscribers, events at a steady rate.
+    #[command(after_help = "Examples:\n  fanfare bench fanout --clients 5000 --rate 20 --pid 4711")]
+    Fanout(Run<bench::Fanout>),
+}
+
+/// The flags of a scenario, and those of all.
+#[derive(Debug, clap::Args)]
+struct Run<S: clap::Args> {
+    #[command(flatten)]
+    scenario: S,
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    target: TargetArgs,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Measurement and output")]
+struct Common {
+    /// A process of the server, whose processor time, memory and threads are read from /proc; repeatable, they are added.
+    #[arg(long = "pid", value_name = "PID")]
+    pids: Vec<u32>,
+    /// Seconds in which nothing may happen before a wait is given up.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30.0, value_parser = seconds)]
+    timeout: f64,
+    /// Print the result as one JSON object.
+    #[arg(long)]
+    json: bool,
+    /// A saved --json result of the same scenario, to print beside this one.
+    #[arg(long, value_name = "FILE", conflicts_with = "json")]
+    compare: Option<PathBuf>,
+}
+
+impl Args {
+    pub(super) fn run(self) -> Result<(), CliError> {
+        match self.scenario {
+            Command::Fanout(run) => run.run("fanout"),
+        }
+    }
+}
+
+impl<S: clap::Args + Scenario> Run<S> {
+    fn run(self, name: &str) -> Result<(), CliError> {
+        let older = self.common.older(name)?;
+        let targets = vec![bench_target(self.target.resolve()?)?];
+        let timeout = Duration::from_secs_f64(self.common.timeout);
+        let settings = Settings { targets, pids: self.common.pids.clone(), timeout };
+        let report = bench::run(&self.scenario, &settings)?;
+        self.common.print(&report, older.as_ref())?;
+        match report.findings() {
+            findings if findings.is_empty() => Ok(()),
+            findings => Err(CliError::Findings(findings.summary())),
+        }
+    }
+}
+
+impl Common {
+    /// The result to compare with. Read first: a run of minutes should not end with a typo.
+    fn older(&self, scenario: &str) -> Result<Option<Value>, CliError> {
+        let Some(path) = &self.compare else { return Ok(None) };
+        let unfit = |cause: String| CliError::Usage(format!("--compare {}: {cause}", path.display()));
+        let text = fs::read_to_string(path).map_err(|error| unfit(error.to_string()))?;
+        let older: Value = serde_json::from_str(&text).map_err(|error| unfit(format!("not JSON: {error}")))?;
+        match older["scenario"].as_str() {
+            Some(name) if name == scenario => Ok(Some(older)),
+            Some(name) => Err(unfit(format!("the result of another scenario, {name}"))),
+            None => Err(unfit("not a result of `fanfare bench --json`".to_owned())),
+        }
+    }
+
+    fn print(&self, report: &Report, older: Option<&Value>) -> Result<(), CliError> {
+        if self.json {
+            return output::line(report.to_json());
+        }
+        output::line(format_args!("{}\n\n{}", report.title(), output::table(&report.rows(older))))
+    }
+}
+
+/// The same server, with its address looked up.
+fn bench_target(target: Target) -> Result<bench::Target, CliError> {
+    let url = target.url.to_string();
+    let Some((authority, prefix)) = target.url.plain_parts() else {
+        let text = "only http:// servers can be measured: TLS would be measured with them; use the port behind it";
+        return Err(CliError::Usage(format!("--url {url}: {text}")));
+    };
+    let address = bench::Target::resolve(&url, authority).map_err(CliError::from)?;
+    let (authority, prefix) = (authority.to_owned(), prefix.to_owned());
+    let Target { app_id, key, secret, .. } = target;
+    Ok(bench::Target { url, address, authority, prefix, app_id, key, secret })
+}
+
+fn seconds(text: &str) -> Result<f64, &'static str> {
+    let seconds = text.parse::<f64>().ok().filter(|seconds| *seconds > 0.0 && *seconds < 1e6);
+    seconds.ok_or("expected a number of seconds above 0")
+}
