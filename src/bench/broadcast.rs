@@ -1,16 +1,20 @@
 //! Publishers trigger events, clients receive them: what several scenarios do with different numbers.
 
+use std::ops::Range;
+
 use hdrhistogram::Histogram;
 use serde_json::json;
 
 use super::deliveries::{Deliveries, SMALLEST};
 use super::engine::{Happening, Nanos};
-use super::findings::{Findings, Kind};
+use super::findings::Findings;
 use super::meter::Phase;
 use super::{Bench, BenchError, Report, backend};
 
-/// The name of the events.
+/// The name of the backend's events.
 const EVENT: &str = "bench";
+/// The name of the clients' events.
+const CLIENT_EVENT: &str = "client-bench";
 
 /// Who sends what to whom.
 #[derive(Debug, Clone, Copy)]
@@ -25,10 +29,19 @@ pub(super) struct Broadcast {
     pub(super) rate: Option<f64>,
     /// Bytes of data of each event.
     pub(super) bytes: usize,
-    /// Backend connections, each with one request under way at most.
-    pub(super) publishers: usize,
+    /// Who sends.
+    pub(super) senders: Senders,
     /// How many of the clients read nothing.
     pub(super) stalled: usize,
+}
+
+/// Who sends the events.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Senders {
+    /// So many backend connections, each with one request under way at most.
+    Publishers(usize),
+    /// The clients, one after the other, as client events on private channels.
+    Clients,
 }
 
 /// What came of it.
@@ -45,8 +58,8 @@ pub(super) struct Broadcasted {
     pub(super) latency: Histogram<u64>,
     /// What was wrong.
     pub(super) findings: Findings,
-    /// Close codes of stalled clients that were closed while events were sent.
-    pub(super) closed: Vec<Option<u16>>,
+    /// Stalled clients that the server closed, with the code if one came.
+    pub(super) stalled: Vec<Option<u16>>,
 }
 
 impl Broadcast {
@@ -57,7 +70,24 @@ impl Broadcast {
 
     /// Sockets it needs.
     pub(super) fn sockets(&self) -> usize {
-        self.clients + self.publishers
+        self.clients + self.publishers()
+    }
+
+    fn publishers(&self) -> usize {
+        if let Senders::Publishers(count) = self.senders { count } else { 0 }
+    }
+
+    /// Senders of one channel at most: each has its own numbers there.
+    fn streams(&self) -> usize {
+        match self.senders {
+            Senders::Publishers(count) => count,
+            Senders::Clients => self.clients.div_ceil(self.channels),
+        }
+    }
+
+    /// The stream that a client sends, if clients send.
+    fn own_stream(&self, client: usize) -> Option<usize> {
+        matches!(self.senders, Senders::Clients).then_some(client / self.channels)
     }
 
     fn check(&self) -> Result<(), BenchError> {
@@ -77,37 +107,68 @@ impl Bench<'_> {
     /// Connects and subscribes the clients, sends the events, and waits for all deliveries.
     pub(super) fn broadcast(&mut self, plan: &Broadcast) -> Result<Broadcasted, BenchError> {
         plan.check()?;
-        let names: Vec<String> = (0..plan.channels).map(|number| self.channel(number)).collect();
-        let mut deliveries = Deliveries::new(EVENT, names.clone(), plan.publishers, plan.bytes);
-        // The last ones, so that those that read are numbered from 0 on.
+        let (kind, event) = match plan.senders {
+            Senders::Publishers(_) => ("", EVENT),
+            Senders::Clients => ("private-", CLIENT_EVENT),
+        };
+        let names: Vec<String> = (0..plan.channels).map(|number| format!("{kind}{}", self.channel(number))).collect();
+        let mut deliveries = Deliveries::new(event, names.clone(), plan.streams(), plan.bytes);
+        // Those that read come first.
         let reading = plan.clients - plan.stalled;
         self.open(0..plan.clients, |client| client >= reading, &mut deliveries)?;
         self.subscribe(0..plan.clients, |client| names[client % plan.channels].clone(), &mut deliveries)?;
         for client in 0..plan.clients {
-            deliveries.add_client(client % plan.channels, None);
+            deliveries.add_client(client % plan.channels, plan.own_stream(client));
             if client >= reading {
                 deliveries.stop_expecting(client);
                 self.engine.stall(client);
             }
         }
-        for number in 0..plan.publishers {
+        for number in 0..plan.publishers() {
             let target = &self.settings.targets[number % self.settings.targets.len()];
             self.engine.add_publisher(target)?;
         }
         self.settle(&mut deliveries)?;
-        let mut run =
-            Run { plan: *plan, sent: 0, answered: 0, publishing: 0, closed: Vec::new(), found: Findings::default() };
-        self.meter.begin(self.engine.now())?;
+        let mut run = Run { plan: *plan, sent: 0, answered: 0, publishing: 0, found: Findings::default() };
+        let begun = self.engine.now();
+        self.meter.begin(begun)?;
         let complete = run.drive(self, &mut deliveries)?;
         let phase = self.meter.end(self.engine.now())?;
         let heard = deliveries.progress().0;
-        if complete && !self.hear_out(0..reading, &mut deliveries)? {
-            run.found.add(Kind::Unexpected, 1, || "a pusher:ping after the run was not answered".to_owned());
+        if complete {
+            run.found.merge(self.hear_out(0..reading, &mut deliveries)?);
         }
+        let stalled = self.wake(reading..plan.clients, &mut deliveries)?;
         let (mut findings, latency) = deliveries.finish(|client| client >= reading);
         findings.merge(run.found);
-        let Run { sent, publishing, closed, .. } = run;
-        Ok(Broadcasted { phase, deliveries: heard, events: sent, publishing, latency, findings, closed })
+        let publishing = run.publishing.saturating_sub(begun);
+        Ok(Broadcasted { phase, deliveries: heard, events: run.sent, publishing, latency, findings, stalled })
+    }
+
+    /// Lets clients that had stopped reading read on. Returns the fate of those that the server has closed.
+    fn wake(&mut self, clients: Range<usize>, deliveries: &mut Deliveries) -> Result<Vec<Option<u16>>, BenchError> {
+        let total = clients.len();
+        for client in clients {
+            self.engine.resume(client, deliveries);
+            if self.engine.is_open(client) {
+                self.engine.send(client, r#"{"event":"pusher:ping","data":{}}"#);
+            }
+        }
+        let (mut fates, mut answered, mut patience) = (Vec::new(), 0, self.patience());
+        loop {
+            while let Some(happening) = self.engine.next_happening() {
+                match happening {
+                    Happening::Closed { code, .. } => fates.push(code),
+                    Happening::Ponged => answered += 1,
+                    _ => {}
+                }
+            }
+            // Whoever is neither answered nor closed has been forgotten; that is for the server to explain.
+            if answered + fates.len() >= total || patience.is_over(self.engine.now(), (answered + fates.len()) as u64) {
+                return Ok(fates);
+            }
+            self.engine.turn(patience.deadline(), deliveries)?;
+        }
     }
 }
 
@@ -117,7 +178,6 @@ struct Run {
     sent: u64,
     answered: u64,
     publishing: Nanos,
-    closed: Vec<Option<u16>>,
     found: Findings,
 }
 
@@ -127,7 +187,7 @@ impl Run {
         let start = bench.engine.now();
         let mut patience = bench.patience();
         loop {
-            self.publish(bench, deliveries, start)?;
+            self.send(bench, deliveries, start)?;
             let now = bench.engine.now();
             let (received, expected) = deliveries.progress();
             if bench.meter.due() <= now {
@@ -154,14 +214,17 @@ impl Run {
             let until = bench.meter.due().min(patience.deadline()).min(self.due(bench, start));
             bench.engine.turn(until, deliveries)?;
             while let Some(happening) = bench.engine.next_happening() {
-                self.note(happening, deliveries, bench.engine.now() - start);
+                self.note(&happening, deliveries, bench.engine.now());
             }
         }
     }
 
     /// When the next event can be sent.
     fn due(&self, bench: &Bench<'_>, start: Nanos) -> Nanos {
-        let idle = (0..self.plan.publishers).any(|publisher| bench.engine.is_idle(publisher));
+        let idle = match self.plan.senders {
+            Senders::Publishers(count) => (0..count).any(|publisher| bench.engine.is_idle(publisher)),
+            Senders::Clients => true,
+        };
         match self.plan.rate {
             _ if self.sent == self.plan.events || !idle => Nanos::MAX,
             None => 0,
@@ -170,44 +233,60 @@ impl Run {
     }
 
     /// Sends all events that are due, as far as publishers are free.
-    fn publish(&mut self, bench: &mut Bench<'_>, deliveries: &mut Deliveries, start: Nanos) -> Result<(), BenchError> {
-        let Broadcast { publishers, channels, .. } = self.plan;
+    fn send(&mut self, bench: &mut Bench<'_>, deliveries: &mut Deliveries, start: Nanos) -> Result<(), BenchError> {
         while self.due(bench, start) <= bench.engine.now() {
-            let first = self.sent as usize;
-            let mut candidates = (first..first + publishers).map(|number| number % publishers);
-            let Some(publisher) = candidates.find(|&publisher| bench.engine.is_idle(publisher)) else { break };
-            let channel = first % channels;
-            let data = deliveries.data(channel, publisher);
-            let body = json!({ "name": EVENT, "channels": [deliveries.channel_name(channel)], "data": data });
-            let target = &bench.settings.targets[publisher % bench.settings.targets.len()];
-            let request = backend::request(target, "events", &body.to_string());
-            // Signed before the clock starts: a backend's own work is no latency of the server.
-            let now = bench.engine.now();
-            deliveries.sent(channel, publisher, now);
-            bench.engine.request(publisher, request, now)?;
+            match self.plan.senders {
+                Senders::Publishers(count) => self.publish(bench, deliveries, count)?,
+                Senders::Clients => self.send_from_client(bench, deliveries),
+            }
             self.sent += 1;
         }
         Ok(())
     }
 
-    fn note(&mut self, happening: Happening, deliveries: &mut Deliveries, elapsed: Nanos) {
+    /// Triggers one event over one of the publishers, of which one is free.
+    fn publish(&self, bench: &mut Bench<'_>, deliveries: &mut Deliveries, publishers: usize) -> Result<(), BenchError> {
+        let first = self.sent as usize;
+        let mut candidates = (first..first + publishers).map(|number| number % publishers);
+        let Some(publisher) = candidates.find(|&publisher| bench.engine.is_idle(publisher)) else { return Ok(()) };
+        let channel = first % self.plan.channels;
+        let data = deliveries.data(channel, publisher);
+        let body = json!({ "name": EVENT, "channels": [deliveries.channel_name(channel)], "data": data });
+        let target = &bench.settings.targets[publisher % bench.settings.targets.len()];
+        let request = backend::request(target, "events", &body.to_string());
+        // Signed before the clock starts: a backend's own work is no latency of the server.
+        let now = bench.engine.now();
+        deliveries.sent(channel, publisher, now);
+        bench.engine.request(publisher, request, now)
+    }
+
+    /// Sends one event from the client whose turn it is.
+    fn send_from_client(&mut self, bench: &mut Bench<'_>, deliveries: &mut Deliveries) {
+        let client = self.sent as usize % self.plan.clients;
+        // Nobody answers a client event.
+        self.answered += 1;
+        self.publishing = bench.engine.now();
+        let (channel, stream) = (client % self.plan.channels, client / self.plan.channels);
+        if !bench.engine.is_open(client) {
+            return;
+        }
+        let data = deliveries.data(channel, stream);
+        let message = json!({ "event": CLIENT_EVENT, "channel": deliveries.channel_name(channel), "data": data });
+        let message = message.to_string();
+        deliveries.sent_by(client, bench.engine.now());
+        bench.engine.send(client, &message);
+    }
+
+    fn note(&mut self, happening: &Happening, deliveries: &mut Deliveries, now: Nanos) {
         match happening {
             Happening::Answered { .. } => {
                 self.answered += 1;
-                self.publishing = elapsed;
+                self.publishing = now;
             }
-            Happening::Closed { client, code, .. } if client >= self.plan.clients - self.plan.stalled => {
-                self.closed.push(code);
-            }
-            Happening::Closed { client, how, .. } => {
-                deliveries.stop_expecting(client);
-                self.found.add(Kind::Unexpected, 1, || format!("the server closed client {client} {how}"));
-            }
-            Happening::Refused { client, text } => {
-                self.found.add(Kind::Unexpected, 1, || format!("client {client} got {text}"));
-            }
+            Happening::Closed { client, .. } => deliveries.stop_expecting(*client),
             _ => {}
         }
+        self.found.note(happening);
     }
 }
 

@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 
+use super::engine::Happening;
+
 /// How many deliveries were not as they should be. All zero is what a correct server gets.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Findings {
@@ -43,6 +45,19 @@ impl Findings {
         *self.count_mut(kind) += count;
         if self.examples.iter().all(|(known, _)| *known != kind) {
             self.examples.push((kind, example()));
+        }
+    }
+
+    /// Counts a happening that should not be: a client that was closed, or that got an error.
+    pub(super) fn note(&mut self, happening: &Happening) {
+        match happening {
+            Happening::Closed { client, how, left: false, .. } => {
+                self.add(Kind::Unexpected, 1, || format!("the server closed client {client} {how}"));
+            }
+            Happening::Refused { client, text } => {
+                self.add(Kind::Unexpected, 1, || format!("client {client} got {text}"));
+            }
+            _ => {}
         }
     }
 

@@ -16,6 +16,10 @@ pub(super) struct Meter {
     begun: Mark,
     last: Mark,
     samples: Vec<Sample>,
+    /// When the first phase began: the zero of all samples.
+    origin: Option<Nanos>,
+    /// Whether a phase has begun and not ended.
+    running: bool,
     peak_rss: u64,
 }
 
@@ -30,7 +34,7 @@ struct Mark {
 /// What happened in a short time.
 #[derive(Debug, Clone)]
 pub(super) struct Sample {
-    /// Its end, since the phase began.
+    /// Its end, since the first phase began.
     pub(super) at: Nanos,
     /// Deliveries, or whatever the scenario counts, in it.
     pub(super) count: u64,
@@ -76,7 +80,8 @@ impl Meter {
     /// A meter for these processes.
     pub(super) fn new(pids: &[u32]) -> Result<Self, BenchError> {
         let processes = Processes::new(pids)?;
-        Ok(Self { processes, begun: Mark::default(), last: Mark::default(), samples: Vec::new(), peak_rss: 0 })
+        let (begun, last) = (Mark::default(), Mark::default());
+        Ok(Self { processes, begun, last, samples: Vec::new(), origin: None, running: false, peak_rss: 0 })
     }
 
     /// What the processes use now.
@@ -89,12 +94,19 @@ impl Meter {
         let mark = Mark { at: now, usage: self.processes.usage()?, count: 0 };
         self.peak_rss = mark.usage.map_or(0, |usage| usage.rss_bytes);
         (self.begun, self.last) = (mark, mark);
+        self.origin.get_or_insert(now);
+        self.running = true;
         Ok(())
     }
 
-    /// When the next sample is due.
+    /// When the next sample is due: never while nothing is measured.
     pub(super) fn due(&self) -> Nanos {
-        self.last.at + INTERVAL
+        if self.running { self.last.at + INTERVAL } else { Nanos::MAX }
+    }
+
+    /// Takes a sample if it is due.
+    pub(super) fn sample_if_due(&mut self, now: Nanos, count: u64) -> Result<(), BenchError> {
+        if self.due() <= now { self.sample(now, count, None) } else { Ok(()) }
     }
 
     /// Takes a sample. `count` is what was counted since the phase began.
@@ -109,7 +121,7 @@ impl Meter {
         let cpu_ns = usage.zip(self.last.usage).map(|(now, last)| now.cpu_ns.saturating_sub(last.cpu_ns));
         self.peak_rss = self.peak_rss.max(usage.map_or(0, |usage| usage.rss_bytes));
         self.samples.push(Sample {
-            at: now - self.begun.at,
+            at: now - self.origin.unwrap_or(now),
             count: count.saturating_sub(self.last.count),
             cpu_ns,
             rss_bytes: usage.map(|usage| usage.rss_bytes),
@@ -120,8 +132,9 @@ impl Meter {
         Ok(())
     }
 
-    /// The phase is over.
+    /// The phase is over. May be called again, to include what the processes did afterwards.
     pub(super) fn end(&mut self, now: Nanos) -> Result<Phase, BenchError> {
+        self.running = false;
         let usage = self.processes.usage()?;
         self.peak_rss = self.peak_rss.max(usage.map_or(0, |usage| usage.rss_bytes));
         let both = usage.zip(self.begun.usage);

@@ -28,7 +28,17 @@ use crate::config::Secret;
 pub(crate) use error::BenchError;
 pub(crate) use report::Report;
 pub(crate) use scenarios::Scenario;
+pub(crate) use scenarios::burst::Burst;
+pub(crate) use scenarios::churn::Churn;
+pub(crate) use scenarios::client_events::ClientEvents;
+pub(crate) use scenarios::cluster::Cluster;
 pub(crate) use scenarios::fanout::Fanout;
+pub(crate) use scenarios::idle::Idle;
+pub(crate) use scenarios::many::Many;
+pub(crate) use scenarios::presence::Presence;
+pub(crate) use scenarios::publish::Publish;
+pub(crate) use scenarios::slow::Slow;
+pub(crate) use scenarios::storm::Storm;
 
 use engine::{Engine, Nanos};
 use meter::Meter;

@@ -16,6 +16,8 @@ pub(crate) struct Report {
     /// The scenario's flags with their values.
     pub(super) parameters: Value,
     pub(super) metrics: Vec<Metric>,
+    /// Results that are no single number: name, label, value.
+    pub(super) lists: Vec<(&'static str, &'static str, Value)>,
     /// Latencies in microseconds.
     pub(super) latency: Option<Histogram<u64>>,
     pub(super) findings: Findings,
@@ -42,6 +44,7 @@ impl Report {
             target,
             parameters,
             metrics: Vec::new(),
+            lists: Vec::new(),
             latency: None,
             findings: Findings::default(),
             samples: Vec::new(),
@@ -72,7 +75,8 @@ impl Report {
 
     /// The result as one JSON object.
     pub(crate) fn to_json(&self) -> Value {
-        let results = self.metrics.iter().map(|metric| (metric.name.to_owned(), number(metric.value)));
+        let lists = self.lists.iter().map(|(name, _, value)| ((*name).to_owned(), value.clone()));
+        let results = self.metrics.iter().map(|metric| (metric.name.to_owned(), number(metric.value))).chain(lists);
         let mut object = Map::new();
         object.insert("scenario".to_owned(), self.scenario.into());
         object.insert("target".to_owned(), self.target.as_str().into());
@@ -113,6 +117,11 @@ impl Report {
         head.into_iter().chain(metrics.chain(latency).map(row)).collect()
     }
 
+    /// Results that are no single number, one a line.
+    pub(crate) fn notes(&self) -> Vec<String> {
+        self.lists.iter().map(|(_, label, value)| format!("{label}: {}", listed(value))).collect()
+    }
+
     /// What was run, on one line.
     pub(crate) fn title(&self) -> String {
         let parameters = self.parameters.as_object().into_iter().flatten();
@@ -135,6 +144,16 @@ fn percentiles(latency: &Histogram<u64>) -> Vec<(&'static str, &'static str, u64
         ("p999", "latency, 99.9th percentile", latency.value_at_quantile(0.999)),
         ("max", "latency, highest", latency.max()),
     ]
+}
+
+/// A list for people.
+fn listed(value: &Value) -> String {
+    let texts: Vec<String> = match value {
+        Value::Object(object) => object.iter().map(|(name, value)| format!("{name}: {value}")).collect(),
+        Value::Array(values) => values.iter().map(|value| value.as_f64().map_or_else(String::new, shown)).collect(),
+        other => vec![other.to_string()],
+    };
+    if texts.is_empty() { "–".to_owned() } else { texts.join("  ") }
 }
 
 /// Whole numbers as such, others with three decimals.

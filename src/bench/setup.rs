@@ -5,11 +5,12 @@ use std::ops::Range;
 use serde_json::json;
 
 use super::engine::{Happening, Listener, Nanos};
+use super::findings::{Findings, Kind};
 use super::{Bench, BenchError};
 use crate::auth;
 
 /// Handshakes under way at once. More would only wait in the server's accept queue.
-const OPENING: usize = 256;
+pub(super) const OPENING: usize = 256;
 /// Subscriptions sent before the answers are looked at.
 const BURST: usize = 64;
 /// A server that used less than this much of a processor is idle.
@@ -34,7 +35,8 @@ impl Bench<'_> {
             {
                 self.engine.open(client, small_buffer(client))?;
             }
-            self.engine.turn(patience.deadline(), listener)?;
+            self.engine.turn(patience.deadline().min(self.meter.due()), listener)?;
+            self.meter.sample_if_due(self.engine.now(), greeted as u64)?;
             while let Some(happening) = self.engine.next_happening() {
                 match happening {
                     Happening::Greeted(_) => greeted += 1,
@@ -64,8 +66,9 @@ impl Bench<'_> {
                 let message = self.subscription(client, &channel(client), None);
                 self.engine.subscribe(client, &message);
             }
-            let until = if waiting.peek().is_some() { 0 } else { patience.deadline() };
+            let until = if waiting.peek().is_some() { 0 } else { patience.deadline().min(self.meter.due()) };
             self.engine.turn(until, listener)?;
+            self.meter.sample_if_due(self.engine.now(), confirmed as u64)?;
             while let Some(happening) = self.engine.next_happening() {
                 match happening {
                     Happening::Subscribed(_) => confirmed += 1,
@@ -117,12 +120,13 @@ impl Bench<'_> {
     }
 
     /// Waits until each of these clients had a ping answered: whatever was sent to it before has come by then. Returns
-    /// whether all answered in time.
+    /// what was wrong: clients that were closed, got an error, or had no answer in time.
     pub(super) fn hear_out(
         &mut self,
         clients: impl Iterator<Item = usize>,
         listener: &mut impl Listener,
-    ) -> Result<bool, BenchError> {
+    ) -> Result<Findings, BenchError> {
+        let mut found = Findings::default();
         let mut awaited = 0;
         for client in clients {
             if self.engine.is_open(client) {
@@ -136,12 +140,16 @@ impl Bench<'_> {
             self.engine.turn(patience.deadline(), listener)?;
             while let Some(happening) = self.engine.next_happening() {
                 heard += u64::from(matches!(happening, Happening::Ponged | Happening::Closed { .. }));
+                found.note(&happening);
             }
             if patience.is_over(self.engine.now(), heard) {
-                return Ok(false);
+                let missing = awaited - heard;
+                let example = || format!("{missing} of {awaited} clients had no answer to a pusher:ping after the run");
+                found.add(Kind::Unexpected, missing, example);
+                break;
             }
         }
-        Ok(true)
+        Ok(found)
     }
 }
 

@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::bench::{self, Report, Scenario, Settings};
 
 use super::target::{Target, TargetArgs};
+use super::url::InvalidUrl;
 use super::{CliError, output};
 
 const EXAMPLES: &str = "\
@@ -32,6 +33,38 @@ enum Command {
     /// One channel, many subscribers, events at a steady rate.
     #[command(after_help = "Examples:\n  fanfare bench fanout --clients 5000 --rate 20 --pid 4711")]
     Fanout(Run<bench::Fanout>),
+    /// Connections that do nothing: what each costs to make, to subscribe, and to keep.
+    #[command(after_help = "Examples:\n  fanfare bench idle --clients 10000 --pid 4711")]
+    Idle(Run<bench::Idle>),
+    /// One channel, many subscribers, events as fast as they are taken.
+    #[command(after_help = "Examples:\n  fanfare bench burst --clients 1000 --events 400 --pid 4711")]
+    Burst(Run<bench::Burst>),
+    /// The HTTP API alone: events that nobody hears.
+    #[command(after_help = "Examples:\n  fanfare bench publish --requests 50000 --batch 10 --pid 4711")]
+    Publish(Run<bench::Publish>),
+    /// Many channels with a few subscribers each.
+    #[command(after_help = "Examples:\n  fanfare bench many --clients 5000 --channels 500 --pid 4711")]
+    Many(Run<bench::Many>),
+    /// Clients that send to each other in private channels.
+    #[command(after_help = "Examples:\n  fanfare bench client-events --clients 1000 --group 10 --pid 4711")]
+    ClientEvents(Run<bench::ClientEvents>),
+    /// Everybody joins presence channels at once, then half of them leave.
+    #[command(after_help = "Examples:\n  fanfare bench presence --channels 20 --members 100 --pid 4711")]
+    Presence(Run<bench::Presence>),
+    /// Clients that come, subscribe and go: what that costs, and whether memory stays behind.
+    #[command(after_help = "Examples:\n  fanfare bench churn --cycles 100000 --pid 4711")]
+    Churn(Run<bench::Churn>),
+    /// Some clients stop reading; the others must not notice.
+    #[command(after_help = "Examples:\n  fanfare bench slow --clients 200 --stalled 20 --pid 4711")]
+    Slow(Run<bench::Slow>),
+    /// All clients drop at once and come back at once.
+    #[command(after_help = "Examples:\n  fanfare bench storm --clients 10000 --pid 4711")]
+    Storm(Run<bench::Storm>),
+    /// One channel whose clients and publishers are spread over several nodes.
+    #[command(
+        after_help = "Examples:\n  fanfare bench cluster --url http://127.0.0.1:6001 --node http://127.0.0.1:6002 --pid 4711 --pid 4712"
+    )]
+    Cluster(Run<bench::Cluster>),
 }
 
 /// The flags of a scenario, and those of all.
@@ -66,6 +99,16 @@ impl Args {
     pub(super) fn run(self) -> Result<(), CliError> {
         match self.scenario {
             Command::Fanout(run) => run.run("fanout"),
+            Command::Idle(run) => run.run("idle"),
+            Command::Burst(run) => run.run("burst"),
+            Command::Publish(run) => run.run("publish"),
+            Command::Many(run) => run.run("many"),
+            Command::ClientEvents(run) => run.run("client-events"),
+            Command::Presence(run) => run.run("presence"),
+            Command::Churn(run) => run.run("churn"),
+            Command::Slow(run) => run.run("slow"),
+            Command::Storm(run) => run.run("storm"),
+            Command::Cluster(run) => run.run("cluster"),
         }
     }
 }
@@ -73,7 +116,12 @@ impl Args {
 impl<S: clap::Args + Scenario> Run<S> {
     fn run(self, name: &str) -> Result<(), CliError> {
         let older = self.common.older(name)?;
-        let targets = vec![bench_target(self.target.resolve()?)?];
+        let target = self.target.resolve()?;
+        let mut targets = vec![bench_target(target.clone())?];
+        for node in self.scenario.nodes() {
+            let url = node.parse().map_err(|error: InvalidUrl| CliError::Usage(format!("--node {node}: {error}")))?;
+            targets.push(bench_target(Target { url, ..target.clone() })?);
+        }
         let timeout = Duration::from_secs_f64(self.common.timeout);
         let settings = Settings { targets, pids: self.common.pids.clone(), timeout };
         let report = bench::run(&self.scenario, &settings)?;
@@ -103,7 +151,8 @@ impl Common {
         if self.json {
             return output::line(report.to_json());
         }
-        output::line(format_args!("{}\n\n{}", report.title(), output::table(&report.rows(older))))
+        let notes = report.notes().into_iter().map(|note| format!("\n{note}")).collect::<String>();
+        output::line(format_args!("{}\n\n{}{notes}", report.title(), output::table(&report.rows(older))))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Events on one channel with many subscribers, at a steady rate.
 
 use super::{Bench, BenchError, Report, Scenario};
-use crate::bench::broadcast::Broadcast;
+use crate::bench::broadcast::{Broadcast, Senders};
 
 /// The flags of `fanfare bench fanout`.
 #[derive(Debug, clap::Args, serde::Serialize)]
@@ -31,7 +31,7 @@ impl Fanout {
             events: Broadcast::events(self.rate, self.duration),
             rate: Some(self.rate),
             bytes: self.bytes,
-            publishers: self.publishers,
+            senders: Senders::Publishers(self.publishers),
             stalled: 0,
         }
     }

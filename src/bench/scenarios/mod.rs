@@ -1,7 +1,17 @@
 //! What can be measured, one scenario per file. A scenario's struct is what its flags are parsed into; its fields'
 //! documentation is their help, and its serialised form the `parameters` of the result.
 
+pub(super) mod burst;
+pub(super) mod churn;
+pub(super) mod client_events;
+pub(super) mod cluster;
 pub(super) mod fanout;
+pub(super) mod idle;
+pub(super) mod many;
+pub(super) mod presence;
+pub(super) mod publish;
+pub(super) mod slow;
+pub(super) mod storm;
 
 use super::{Bench, BenchError, Report};
 
@@ -9,6 +19,11 @@ use super::{Bench, BenchError, Report};
 pub(crate) trait Scenario: serde::Serialize {
     /// Sockets it has open at once, at most.
     fn sockets(&self) -> usize;
+
+    /// URLs of further nodes of the same cluster.
+    fn nodes(&self) -> &[String] {
+        &[]
+    }
 
     /// Does it.
     fn run(&self, bench: &mut Bench<'_>) -> Result<Report, BenchError>;
