@@ -83,14 +83,6 @@ pub(crate) enum BenchError {
         /// What the system said.
         cause: io::Error,
     },
-    /// A file could not be read or written.
-    #[error("{path}: {cause}")]
-    File {
-        /// Its name.
-        path: String,
-        /// What is wrong.
-        cause: String,
-    },
     /// The operating system refused readiness events.
     #[error("cannot wait for sockets: {0}")]
     Poll(#[source] io::Error),

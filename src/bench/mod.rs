@@ -14,6 +14,7 @@ mod error;
 mod findings;
 mod frame;
 mod meter;
+mod plot;
 mod process;
 mod progress;
 mod report;
@@ -26,6 +27,7 @@ use std::time::Duration;
 use crate::config::Secret;
 
 pub(crate) use error::BenchError;
+pub(crate) use plot::svg;
 pub(crate) use report::Report;
 pub(crate) use scenarios::Scenario;
 pub(crate) use scenarios::burst::Burst;
@@ -138,10 +140,10 @@ impl Bench<'_> {
         format!("{}-{number}", self.run)
     }
 
-    /// The result of a scenario with these flags, still empty.
-    fn report(&self, scenario: &'static str, parameters: &impl serde::Serialize) -> Report {
+    /// The result of a scenario with these flags, still empty. `counted` is what its samples count, in the singular.
+    fn report(&self, scenario: &'static str, parameters: &impl serde::Serialize, counted: &'static str) -> Report {
         let urls = self.settings.targets.iter().map(|target| target.url.as_str()).collect::<Vec<_>>().join(" ");
-        Report::new(scenario, urls, serde_json::to_value(parameters).unwrap_or_default())
+        Report::new(scenario, urls, serde_json::to_value(parameters).unwrap_or_default(), counted)
     }
 
     /// Begins to wait for something.

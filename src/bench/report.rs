@@ -15,6 +15,8 @@ pub(crate) struct Report {
     pub(super) target: String,
     /// The scenario's flags with their values.
     pub(super) parameters: Value,
+    /// What the samples count, in the singular.
+    counted: &'static str,
     pub(super) metrics: Vec<Metric>,
     /// Results that are no single number: name, label, value.
     pub(super) lists: Vec<(&'static str, &'static str, Value)>,
@@ -38,11 +40,12 @@ pub(super) struct Metric {
 
 impl Report {
     /// A report without any numbers.
-    pub(super) fn new(scenario: &'static str, target: String, parameters: Value) -> Self {
+    pub(super) fn new(scenario: &'static str, target: String, parameters: Value, counted: &'static str) -> Self {
         Self {
             scenario,
             target,
             parameters,
+            counted,
             metrics: Vec::new(),
             lists: Vec::new(),
             latency: None,
@@ -130,9 +133,9 @@ impl Report {
         format!("{} at {}: {}", self.scenario, self.target, parameters.collect::<Vec<_>>().join(", "))
     }
 
-    /// The scenario's name.
-    pub(crate) fn scenario(&self) -> &'static str {
-        self.scenario
+    /// What the samples count, in the singular.
+    pub(super) fn counted(&self) -> &'static str {
+        self.counted
     }
 }
 
@@ -205,7 +208,7 @@ mod tests {
 
     #[test]
     fn a_comparison_names_both_and_the_change() {
-        let mut report = Report::new("fanout", "http://a".to_owned(), json!({}));
+        let mut report = Report::new("fanout", "http://a".to_owned(), json!({}), "delivery");
         report.add("deliveries_per_second", "deliveries", "/s", 150.0);
         report.add("unknown_before", "unknown", "", 1.0);
         let older = json!({ "results": { "deliveries_per_second": 100 } });

@@ -93,6 +93,9 @@ struct Common {
     /// A saved --json result of the same scenario, to print beside this one.
     #[arg(long, value_name = "FILE", conflicts_with = "json")]
     compare: Option<PathBuf>,
+    /// A file for a picture (SVG) of how latency, processor time, throughput and memory went.
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
 }
 
 impl Args {
@@ -126,6 +129,7 @@ impl<S: clap::Args + Scenario> Run<S> {
         let settings = Settings { targets, pids: self.common.pids.clone(), timeout };
         let report = bench::run(&self.scenario, &settings)?;
         self.common.print(&report, older.as_ref())?;
+        self.common.draw(&report)?;
         match report.findings() {
             findings if findings.is_empty() => Ok(()),
             findings => Err(CliError::Findings(findings.summary())),
@@ -145,6 +149,13 @@ impl Common {
             Some(name) => Err(unfit(format!("the result of another scenario, {name}"))),
             None => Err(unfit("not a result of `fanfare bench --json`".to_owned())),
         }
+    }
+
+    fn draw(&self, report: &Report) -> Result<(), CliError> {
+        let Some(path) = &self.plot else { return Ok(()) };
+        let failed = |cause| CliError::Plot { path: path.display().to_string(), cause };
+        let svg = bench::svg(report).map_err(failed)?;
+        fs::write(path, svg).map_err(|error| failed(error.to_string()))
     }
 
     fn print(&self, report: &Report, older: Option<&Value>) -> Result<(), CliError> {

@@ -40,6 +40,14 @@ pub(super) enum CliError {
     /// A benchmark found the server wrong; its result was printed.
     #[error("not every delivery was as it should be: {0}")]
     Findings(String),
+    /// The picture of a benchmark could not be drawn or written.
+    #[error("--plot {path}: {cause}")]
+    Plot {
+        /// The file.
+        path: String,
+        /// What is wrong.
+        cause: String,
+    },
     /// An endpoint did not take a test webhook; its answer was printed.
     #[error("not every endpoint answered with a 2xx status")]
     TestRefused,

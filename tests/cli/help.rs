@@ -102,6 +102,23 @@ const COMMANDS: &[(&str, &[Meanings])] = &[
             ("help", "the help of the given subcommand"),
         ]],
     ),
+    (
+        "bench",
+        &[&[
+            ("fanout", "at a steady rate"),
+            ("idle", "to make, to subscribe, and to keep"),
+            ("burst", "as fast as they are taken"),
+            ("publish", "events that nobody hears"),
+            ("many", "a few subscribers each"),
+            ("client-events", "in private channels"),
+            ("presence", "half of them leave"),
+            ("churn", "whether memory stays behind"),
+            ("slow", "the others must not notice"),
+            ("storm", "come back at once"),
+            ("cluster", "spread over several nodes"),
+            ("help", "the help of the given subcommand"),
+        ]],
+    ),
     ("nodes", &[CONFIG, ADMIN, &[("--json", "the server's answer")]]),
     ("health", &[CONFIG, ADMIN]),
 ];
@@ -141,6 +158,41 @@ const WEBHOOKS: &[(&str, &[Meanings])] = &[
             ],
         ],
     ),
+];
+
+/// What all scenarios of `fanfare bench` take, besides the server and the app.
+const MEASUREMENT: Meanings = &[
+    ("--pid", "processor time, memory and threads are read from /proc; repeatable, they are added"),
+    ("--timeout", "before a wait is given up [default: 30]"),
+    ("--json", "one JSON object"),
+    ("--compare", "A saved --json result of the same scenario"),
+    ("--plot", "A file for a picture (SVG)"),
+];
+const CLIENTS: Meanings = &[("--clients", "Clients")];
+const PACE: Meanings = &[("--rate", "per second"), ("--duration", "in seconds [default: ")];
+const BYTES: Meanings = &[("--bytes", "Bytes of data of each event [default: 1")];
+const PUBLISHERS: Meanings = &[("--publishers", "Backend connections")];
+
+/// The scenarios of `fanfare bench`, with the flags of their own.
+const BENCH: &[(&str, &[Meanings])] = &[
+    ("fanout", &[CLIENTS, PACE, BYTES, PUBLISHERS]),
+    ("idle", &[CLIENTS, &[("--channels", "each subscribes to one [default: 1]")]]),
+    ("burst", &[CLIENTS, BYTES, PUBLISHERS, &[("--events", "in all [default: 400]")]]),
+    (
+        "publish",
+        &[
+            BYTES,
+            PUBLISHERS,
+            &[("--requests", "[default: 20000]"), ("--batch", "0 or 1 for single events, else batches")],
+        ],
+    ),
+    ("many", &[CLIENTS, PACE, BYTES, PUBLISHERS, &[("--channels", "one after the other [default: 500]")]]),
+    ("client-events", &[CLIENTS, PACE, BYTES, &[("--group", "in each private channel [default: 10]")]]),
+    ("presence", &[&[("--channels", "Presence channels [default: 100]"), ("--members", "[default: 100]")]]),
+    ("churn", &[&[("--cycles", "connect, subscribe, disconnect"), ("--concurrency", "at once")]]),
+    ("slow", &[CLIENTS, PACE, BYTES, PUBLISHERS, &[("--stalled", "stop reading [default: 20]")]]),
+    ("storm", &[CLIENTS, &[("--channels", "each subscribes to one [default: 1]")]]),
+    ("cluster", &[CLIENTS, PACE, BYTES, PUBLISHERS, &[("--node", "repeatable")]]),
 ];
 
 /// What `--help` lists: each argument, flag or command with the text beside and below it, on one line.
@@ -193,10 +245,13 @@ fn every_command_is_listed_with_what_it_does() {
 fn every_flag_of_every_command_is_explained_and_no_other_is_there() {
     let top = COMMANDS.iter().map(|(command, meanings)| (vec![*command], meanings));
     let below = WEBHOOKS.iter().map(|(command, meanings)| (vec!["webhooks", *command], meanings));
-    for (command, meanings) in top.chain(below) {
+    let bench = BENCH.iter().map(|(scenario, meanings)| (vec!["bench", *scenario], meanings));
+    for (command, meanings) in top.chain(below).chain(bench) {
         let (mut listed, text) = help(&[&command[..], &["--help"]].concat());
+        let common: &[Meanings] =
+            if command.len() > 1 && command[0] == "bench" { &[CONFIG, TARGET, MEASUREMENT] } else { &[] };
         assert_eq!(listed.remove("--help").as_deref(), Some("Print help"), "{text}");
-        for (flag, expected) in meanings.iter().copied().flatten() {
+        for (flag, expected) in meanings.iter().chain(common).copied().flatten() {
             let meaning = listed.remove(*flag).unwrap_or_else(|| panic!("no {flag} in {text}"));
             assert!(meaning.contains(expected), "{command:?} {flag}: {meaning:?} instead of {expected:?}");
         }

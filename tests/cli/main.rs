@@ -6,6 +6,7 @@
 
 mod support;
 
+mod bench;
 mod check_and_config;
 mod dev;
 mod help;

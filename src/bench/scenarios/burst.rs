@@ -26,7 +26,7 @@ impl Scenario for Burst {
     }
 
     fn run(&self, bench: &mut Bench<'_>) -> Result<Report, BenchError> {
-        let mut report = bench.report("burst", self);
+        let mut report = bench.report("burst", self, "delivery");
         let plan = Broadcast {
             clients: self.clients,
             channels: 1,

@@ -26,7 +26,7 @@ impl Scenario for Churn {
     }
 
     fn run(&self, bench: &mut Bench<'_>) -> Result<Report, BenchError> {
-        let mut report = bench.report("churn", self);
+        let mut report = bench.report("churn", self, "visit");
         let mut found = Findings::default();
         let (mut begun, mut ended, mut patience) = (0, 0, bench.patience());
         // Cycles and the memory after them.

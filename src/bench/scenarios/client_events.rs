@@ -36,7 +36,7 @@ impl Scenario for ClientEvents {
             let text = format!("--rate {} is more than {LIMIT} per second and client, and would be refused", self.rate);
             return Err(BenchError::Unfit(text));
         }
-        let mut report = bench.report("client-events", self);
+        let mut report = bench.report("client-events", self, "delivery");
         let plan = Broadcast {
             clients: self.clients,
             channels: self.clients.div_ceil(self.group),

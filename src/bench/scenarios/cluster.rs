@@ -42,7 +42,7 @@ impl Scenario for Cluster {
     }
 
     fn run(&self, bench: &mut Bench<'_>) -> Result<Report, BenchError> {
-        let mut report = bench.report("cluster", self);
+        let mut report = bench.report("cluster", self, "delivery");
         let plan = Broadcast {
             clients: self.clients,
             channels: 1,

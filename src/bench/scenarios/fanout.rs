@@ -43,7 +43,7 @@ impl Scenario for Fanout {
     }
 
     fn run(&self, bench: &mut Bench<'_>) -> Result<Report, BenchError> {
-        let mut report = bench.report("fanout", self);
+        let mut report = bench.report("fanout", self, "delivery");
         bench.broadcast(&self.plan())?.report(&mut report);
         Ok(report)
     }

@@ -20,7 +20,7 @@ impl Scenario for Idle {
     }
 
     fn run(&self, bench: &mut Bench<'_>) -> Result<Report, BenchError> {
-        let mut report = bench.report("idle", self);
+        let mut report = bench.report("idle", self, "client");
         let clients = self.clients as u64;
         bench.settle(&mut Deaf)?;
 

@@ -32,7 +32,7 @@ impl Scenario for Many {
     }
 
     fn run(&self, bench: &mut Bench<'_>) -> Result<Report, BenchError> {
-        let mut report = bench.report("many", self);
+        let mut report = bench.report("many", self, "delivery");
         let plan = Broadcast {
             clients: self.clients,
             channels: self.channels,

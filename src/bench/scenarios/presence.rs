@@ -114,7 +114,7 @@ impl Scenario for Presence {
     }
 
     fn run(&self, bench: &mut Bench<'_>) -> Result<Report, BenchError> {
-        let mut report = bench.report("presence", self);
+        let mut report = bench.report("presence", self, "event");
         let channels = (0..self.channels).map(|number| format!("presence-{}", bench.channel(number))).collect();
         let mut roster = Roster::new(channels, self.members);
         bench.open(0..self.clients(), |_| false, &mut Deaf)?;

@@ -53,7 +53,7 @@ impl Scenario for Publish {
     }
 
     fn run(&self, bench: &mut Bench<'_>) -> Result<Report, BenchError> {
-        let mut report = bench.report("publish", self);
+        let mut report = bench.report("publish", self, "request");
         for _ in 0..self.publishers {
             bench.engine.add_publisher(&bench.settings.targets[0])?;
         }

@@ -39,7 +39,7 @@ impl Scenario for Slow {
         if self.stalled >= self.clients {
             return Err(BenchError::Unfit("--stalled must be less than --clients".to_owned()));
         }
-        let mut report = bench.report("slow", self);
+        let mut report = bench.report("slow", self, "delivery");
         let plan = Broadcast {
             clients: self.clients,
             channels: 1,

@@ -22,7 +22,7 @@ impl Scenario for Storm {
     }
 
     fn run(&self, bench: &mut Bench<'_>) -> Result<Report, BenchError> {
-        let mut report = bench.report("storm", self);
+        let mut report = bench.report("storm", self, "client");
         let names: Vec<String> = (0..self.channels).map(|number| bench.channel(number)).collect();
         bench.open(0..self.clients, |_| false, &mut Deaf)?;
         bench.subscribe(0..self.clients, |client| names[client % names.len()].clone(), &mut Deaf)?;

@@ -104,6 +104,11 @@ impl Process {
         line.unwrap_or_else(|| panic!("no line with {text:?} on standard error of {self}"))
     }
 
+    /// The process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends a signal, such as `TERM`.
     #[track_caller]
     pub fn signal(&self, name: &str) {

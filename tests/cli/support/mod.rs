@@ -3,6 +3,7 @@
 mod backend;
 mod client;
 mod fanfare;
+mod faulty;
 mod files;
 mod server;
 
@@ -13,6 +14,7 @@ use std::time::Duration;
 pub use backend::Backend;
 pub use client::{Client, Heard};
 pub use fanfare::{Fanfare, Output, Process, fanfare};
+pub use faulty::{Fault, faulty};
 pub use files::{Folder, pem};
 pub use server::{Server, draining};
 
