@@ -20,16 +20,19 @@ pub(super) struct Publisher {
     address: SocketAddr,
     token: Token,
     stream: TcpStream,
-    /// What the socket did not take yet.
-    unsent: Vec<u8>,
+    /// The request whose answer is awaited, and how much of it is written.
+    request: Vec<u8>,
+    written: usize,
     /// What came of the answer.
     received: Vec<u8>,
-    /// When the request was written whose answer is awaited.
+    /// When the request was begun.
     sent_at: Option<Nanos>,
     /// Whether TCP is there.
     connected: bool,
     /// Whether the server will close, or has closed, this connection.
     closed: bool,
+    /// Whether an answer came over this connection before.
+    used: bool,
 }
 
 /// An answer to a request.
@@ -51,11 +54,13 @@ impl Publisher {
             address,
             token,
             stream,
-            unsent: Vec::new(),
+            request: Vec::new(),
+            written: 0,
             received: Vec::new(),
             sent_at: None,
             connected: false,
             closed: false,
+            used: false,
         })
     }
 
@@ -66,18 +71,17 @@ impl Publisher {
 
     /// Sends one request. If the server closed the connection after the last answer, over a new one.
     pub(super) fn send(&mut self, request: Vec<u8>, now: Nanos, registry: &Registry) -> Result<(), BenchError> {
-        if self.closed {
-            self.stream = open(self.address, registry, self.token)?;
-            self.closed = false;
-            self.connected = false;
-        }
         self.sent_at = Some(now);
-        self.unsent = request;
-        if self.connected { self.flush() } else { Ok(()) }
+        self.request = request;
+        self.written = 0;
+        if self.closed {
+            return self.reconnect(registry);
+        }
+        if self.connected { self.flush(registry) } else { Ok(()) }
     }
 
     /// Writes and reads what can be; returns the answer once it is complete.
-    pub(super) fn advance(&mut self, event: &Event) -> Result<Option<Answer>, BenchError> {
+    pub(super) fn advance(&mut self, event: &Event, registry: &Registry) -> Result<Option<Answer>, BenchError> {
         if event.is_writable() {
             if !self.connected {
                 let failed = |cause| BenchError::Connect { address: self.address.to_string(), cause };
@@ -85,48 +89,70 @@ impl Publisher {
                 self.connected = self.stream.peer_addr().is_ok();
             }
             if self.connected {
-                self.flush()?;
+                self.flush(registry)?;
             }
         }
-        if event.is_readable() || event.is_read_closed() { self.read() } else { Ok(None) }
+        if event.is_readable() || event.is_read_closed() { self.read(registry) } else { Ok(None) }
     }
 
-    fn flush(&mut self) -> Result<(), BenchError> {
-        let sent = write_some(&mut self.stream, &self.unsent).map_err(|error| broken(&error))?;
-        self.unsent.drain(..sent);
+    /// A new connection, over which the request that is awaited goes once more.
+    fn reconnect(&mut self, registry: &Registry) -> Result<(), BenchError> {
+        self.stream = open(self.address, registry, self.token)?;
+        self.written = 0;
+        self.received.clear();
+        (self.connected, self.closed, self.used) = (false, false, false);
         Ok(())
     }
 
-    fn read(&mut self) -> Result<Option<Answer>, BenchError> {
+    fn flush(&mut self, registry: &Registry) -> Result<(), BenchError> {
+        match write_some(&mut self.stream, &self.request[self.written..]) {
+            Ok(written) => {
+                self.written += written;
+                Ok(())
+            }
+            Err(error) => self.broke(&error.to_string(), registry),
+        }
+    }
+
+    /// The connection is of no use any more. A server may close one that was kept at any time, also while a request is
+    /// on its way; only on a new one is that an error.
+    fn broke(&mut self, how: &str, registry: &Registry) -> Result<(), BenchError> {
+        self.closed = true;
+        match self.sent_at {
+            None => Ok(()),
+            Some(_) if self.used && self.received.is_empty() => self.reconnect(registry),
+            Some(_) => Err(BenchError::Backend(how.to_owned())),
+        }
+    }
+
+    fn read(&mut self, registry: &Registry) -> Result<Option<Answer>, BenchError> {
         let mut chunk = [0; 4096];
+        let mut broken = None;
         loop {
             match self.stream.read(&mut chunk) {
                 Ok(0) => {
-                    self.closed = true;
+                    broken = Some("the server closed it before the answer".to_owned());
                     break;
                 }
                 Ok(count) => self.received.extend(&chunk[..count]),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // A connection that nobody waits on may break.
-                Err(_) if self.sent_at.is_none() => {
-                    self.closed = true;
+                Err(error) => {
+                    broken = Some(error.to_string());
                     break;
                 }
-                Err(error) => return Err(broken(&error)),
             }
         }
-        let Some(sent_at) = self.sent_at else { return Ok(None) };
-        match parse(&self.received, self.closed) {
-            Some(response) => {
-                self.closed |= response.closes;
-                self.received.clear();
-                self.sent_at = None;
-                Ok(Some(Answer { status: response.status, text: response.text, sent_at }))
-            }
-            None if self.closed => Err(BenchError::Backend("the server closed it before the answer".to_owned())),
-            None => Ok(None),
+        if let Some(sent_at) = self.sent_at
+            && let Some(response) = parse(&self.received, broken.is_some())
+        {
+            self.closed |= response.closes || broken.is_some();
+            self.used = true;
+            self.received.clear();
+            self.sent_at = None;
+            return Ok(Some(Answer { status: response.status, text: response.text, sent_at }));
         }
+        broken.map_or(Ok(()), |how| self.broke(&how, registry)).map(|()| None)
     }
 }
 
@@ -135,10 +161,6 @@ fn open(address: SocketAddr, registry: &Registry, token: Token) -> Result<TcpStr
     let mut stream = connect(address, 0, None).map_err(failed)?;
     registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE).map_err(BenchError::Poll)?;
     Ok(stream)
-}
-
-fn broken(error: &io::Error) -> BenchError {
-    BenchError::Backend(error.to_string())
 }
 
 struct Response {

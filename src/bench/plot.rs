@@ -140,7 +140,7 @@ fn panels(samples: &[Sample], counted: &str) -> Vec<Panel> {
             curves: vec![curve("processor time", GREEN_LINE, &processor)],
         },
         Panel {
-            title: format!("throughput: one {counted} each, per second"),
+            title: format!("{} per second", plural(counted)),
             curves: vec![curve("throughput", BLUE_LINE, &throughput)],
         },
         Panel { title: "memory, MiB".to_owned(), curves: vec![curve("memory", ORANGE_LINE, &memory)] },
@@ -148,10 +148,18 @@ fn panels(samples: &[Sample], counted: &str) -> Vec<Panel> {
     panels.into_iter().filter(|panel| panel.curves.iter().any(|curve| !curve.points.is_empty())).collect()
 }
 
+/// More than one of what was counted.
+fn plural(counted: &str) -> String {
+    match counted.strip_suffix('y') {
+        Some(stem) => format!("{stem}ies"),
+        None => format!("{counted}s"),
+    }
+}
+
 /// A number at an axis.
 fn label(value: f64) -> String {
     match value {
-        value if value == 0.0 => "0".to_owned(),
+        0.0 => "0".to_owned(),
         value if value >= 1e6 => format!("{:.1} M", value / 1e6),
         value if value >= 1e4 => format!("{:.0} k", value / 1e3),
         value if value >= 10.0 => format!("{value:.0}"),
@@ -175,7 +183,10 @@ mod tests {
         let mut report = Report::new("fanout", "http://a".to_owned(), json!({}), "delivery");
         report.samples = vec![sample(250_000_000, None), sample(500_000_000, None)];
         let text = svg(&report).unwrap();
-        assert!(text.contains("latency, ms") && text.contains("99th percentile"), "{text}");
+        assert!(
+            text.contains("deliveries per second") && text.contains("latency, ms") && text.contains("99th percentile"),
+            "{text}"
+        );
         assert!(!text.contains("processor time"), "{text}");
         report.samples = vec![sample(250_000_000, Some(20_000))];
         let text = svg(&report).unwrap();
