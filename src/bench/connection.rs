@@ -8,8 +8,9 @@ use socket2::{Domain, Socket, Type};
 
 use super::frame;
 
-/// Connections from one source address. The system has about 28,000 ports for each.
-const PER_SOURCE: usize = 27_000;
+/// Connections from one source address. The system has about 28,000 ports for each, but prefers every second one: once
+/// these are taken, each further connection searches for a long time.
+const PER_SOURCE: usize = 10_000;
 /// Source addresses, the last number of 127.0.0.x.
 const SOURCES: usize = 250;
 /// What a client that stops reading leaves the kernel to buffer, in bytes.

@@ -1,7 +1,6 @@
 //! Many members join presence channels at once, and half of them leave again.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::fmt::Display;
 
 use serde::Deserialize;
@@ -149,7 +148,6 @@ impl Scenario for Presence {
 struct Roster {
     channels: Vec<String>,
     members: usize,
-    numbers: HashMap<String, usize>,
     /// For each client and each member, how often it was announced.
     announced: Vec<u8>,
     /// The same for its removal.
@@ -168,11 +166,9 @@ struct Roster {
 impl Roster {
     fn new(channels: Vec<String>, members: usize) -> Self {
         let pairs = channels.len() * members * members;
-        let numbers = (0..members).map(|member| (member.to_string(), member)).collect();
         Self {
             channels,
             members,
-            numbers,
             announced: vec![0; pairs],
             dismissed: vec![0; pairs],
             lists: 0,
@@ -223,8 +219,12 @@ impl Roster {
         self.findings.add(Kind::Malformed, 1, || format!("client {client} got {what}"));
     }
 
+    fn member(&self, user_id: &str) -> Option<usize> {
+        user_id.parse().ok().filter(|&member| member < self.members)
+    }
+
     fn announce(&mut self, client: usize, user_id: &str) {
-        match self.numbers.get(user_id) {
+        match self.member(user_id) {
             Some(member) => {
                 let times = &mut self.announced[client * self.members + member];
                 self.known += u64::from(*times == 0);
@@ -236,7 +236,7 @@ impl Roster {
 
     fn dismiss(&mut self, client: usize, user_id: &str) {
         self.removed += 1;
-        match self.numbers.get(user_id) {
+        match self.member(user_id) {
             Some(member) => {
                 let times = &mut self.dismissed[client * self.members + member];
                 *times = times.saturating_add(1);
@@ -257,6 +257,13 @@ struct Message<'a> {
     data: Cow<'a, str>,
 }
 
+/// Who joined or left. What else is said about them is passed over.
+#[derive(Deserialize)]
+struct Member<'a> {
+    #[serde(borrow)]
+    user_id: Cow<'a, str>,
+}
+
 impl Listener for Roster {
     fn hear(&mut self, client: usize, text: &[u8], _now: Nanos) -> bool {
         let Ok(message) = serde_json::from_slice::<Message<'_>>(text) else { return false };
@@ -274,8 +281,8 @@ impl Listener for Roster {
             self.malformed(client, format_args!("an event of {channel}"));
             return true;
         }
-        let data: Value = serde_json::from_str(&message.data).unwrap_or_default();
         if list {
+            let data: Value = serde_json::from_str(&message.data).unwrap_or_default();
             self.lists += 1;
             for id in data["presence"]["ids"].as_array().into_iter().flatten() {
                 self.announce(client, id.as_str().unwrap_or_default());
@@ -283,12 +290,15 @@ impl Listener for Roster {
             // The engine counts it as the confirmation that it is.
             return false;
         }
-        let user_id = data["user_id"].as_str().unwrap_or_default();
+        let Ok(Member { user_id }) = serde_json::from_str(&message.data) else {
+            self.malformed(client, format_args!("{}", String::from_utf8_lossy(text)));
+            return true;
+        };
         if message.event.ends_with("member_added") {
             self.added += 1;
-            self.announce(client, user_id);
+            self.announce(client, &user_id);
         } else {
-            self.dismiss(client, user_id);
+            self.dismiss(client, &user_id);
         }
         true
     }
