@@ -60,6 +60,8 @@ pub(super) struct Broadcasted {
     pub(super) findings: Findings,
     /// Stalled clients that the server closed, with the code if one came.
     pub(super) stalled: Vec<Option<u16>>,
+    /// Deliveries that stalled clients never got.
+    pub(super) stalled_missing: u64,
 }
 
 impl Broadcast {
@@ -139,10 +141,12 @@ impl Bench<'_> {
             run.found.merge(self.hear_out(0..reading, &mut deliveries)?);
         }
         let stalled = self.wake(reading..plan.clients, &mut deliveries)?;
+        let stalled_missing = (reading..plan.clients).map(|client| deliveries.missing(client)).sum();
         let (mut findings, latency) = deliveries.finish(|client| client >= reading);
         findings.merge(run.found);
         let publishing = run.publishing.saturating_sub(begun);
-        Ok(Broadcasted { phase, deliveries: heard, events: run.sent, publishing, latency, findings, stalled })
+        let (deliveries, events) = (heard, run.sent);
+        Ok(Broadcasted { phase, deliveries, events, publishing, latency, findings, stalled, stalled_missing })
     }
 
     /// Lets clients that had stopped reading read on. Returns the fate of those that the server has closed.

@@ -150,10 +150,15 @@ impl Deliveries {
         std::mem::replace(&mut self.recent, histogram())
     }
 
+    /// What of all that was sent never came to this client.
+    pub(super) fn missing(&self, client: usize) -> u64 {
+        self.due(client).saturating_sub(self.got(client))
+    }
+
     /// The end: whatever is missing is lost. Clients in `excused` are left out.
     pub(super) fn finish(mut self, excused: impl Fn(usize) -> bool) -> (Findings, Histogram<u64>) {
         for client in (0..self.clients.len()).filter(|&client| !excused(client)) {
-            let missing = self.due(client) - self.got(client).min(self.due(client));
+            let missing = self.missing(client);
             let name = &self.channels[self.clients[client].channel].name;
             let first = || format!("client {client} missed {} on {name}", self.first_missing(client));
             let first = (missing > 0).then(first).unwrap_or_default();

@@ -75,7 +75,8 @@ impl Target {
     /// [`BenchError::Resolve`] if there is none.
     pub(crate) fn resolve(url: &str, authority: &str) -> Result<SocketAddr, BenchError> {
         let has_port = authority.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-        let found = if has_port { authority.to_socket_addrs() } else { (authority, 80).to_socket_addrs() };
+        let host = authority.trim_matches(['[', ']']);
+        let found = if has_port { authority.to_socket_addrs() } else { (host, 80).to_socket_addrs() };
         let failed = |cause| BenchError::Resolve { url: url.to_owned(), cause };
         let none = || failed(std::io::Error::other("it has no address"));
         found.map_err(failed)?.next().ok_or_else(none)

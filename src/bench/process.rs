@@ -110,6 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[cfg(target_os = "linux")]
     fn this_process_uses_something_by_either_account() {
         let mut process = Process { pid: std::process::id(), threads: HashMap::new(), clock_ticks: false };
         let usage = process.usage().unwrap();

@@ -60,6 +60,7 @@ impl Scenario for Slow {
             peak.zip(before).map(|(a, b)| a - b),
         );
         report.add("stalled_closed", "stalled clients that were closed", "", outcome.stalled.len() as f64);
+        report.add("stalled_missed", "deliveries that stalled clients never got", "", outcome.stalled_missing as f64);
         let mut codes = BTreeMap::<String, usize>::new();
         for code in &outcome.stalled {
             let code = code.map_or_else(|| "none".to_owned(), |code| code.to_string());
