@@ -136,7 +136,7 @@ impl Bench<'_> {
         self.meter.begin(begun)?;
         let complete = run.drive(self, &mut deliveries)?;
         let phase = self.meter.end(self.engine.now())?;
-        let heard = deliveries.progress().0;
+        let delivered = deliveries.delivered();
         if complete {
             run.found.merge(self.hear_out(0..reading, &mut deliveries)?);
         }
@@ -145,7 +145,7 @@ impl Bench<'_> {
         let (mut findings, latency) = deliveries.finish(|client| client >= reading);
         findings.merge(run.found);
         let publishing = run.publishing.saturating_sub(begun);
-        let (deliveries, events) = (heard, run.sent);
+        let (deliveries, events) = (delivered, run.sent);
         Ok(Broadcasted { phase, deliveries, events, publishing, latency, findings, stalled, stalled_missing })
     }
 
@@ -195,10 +195,10 @@ impl Run {
             let now = bench.engine.now();
             let (received, expected) = deliveries.progress();
             if bench.meter.due() <= now {
-                bench.meter.sample(now, received, Some(&deliveries.take_recent()))?;
+                bench.meter.sample(now, deliveries.delivered(), Some(&deliveries.take_recent()))?;
             }
             if self.answered == self.plan.events && deliveries.is_complete() {
-                bench.meter.sample(now, received, Some(&deliveries.take_recent()))?;
+                bench.meter.sample(now, deliveries.delivered(), Some(&deliveries.take_recent()))?;
                 return Ok(true);
             }
             // Between two events of a slow rate nothing is awaited, and nothing needs patience.

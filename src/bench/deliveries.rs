@@ -36,6 +36,8 @@ pub(super) struct Deliveries {
     expected: u64,
     /// Deliveries they got, each counted once.
     received: u64,
+    /// The same, with those of clients that were open when they got them and are not any more.
+    delivered: u64,
     findings: Findings,
     /// Latencies in microseconds, of the whole run and since they were last taken.
     latency: Histogram<u64>,
@@ -85,6 +87,7 @@ impl Deliveries {
             gaps: HashMap::new(),
             expected: 0,
             received: 0,
+            delivered: 0,
             findings: Findings::default(),
             latency: histogram(),
             recent: histogram(),
@@ -138,6 +141,11 @@ impl Deliveries {
     /// Whether everything that was sent has come to everybody who is still there.
     pub(super) fn is_complete(&self) -> bool {
         self.received >= self.expected
+    }
+
+    /// Deliveries so far, to whomever.
+    pub(super) fn delivered(&self) -> u64 {
+        self.delivered
     }
 
     /// Deliveries so far, of those expected.
@@ -225,6 +233,7 @@ impl Deliveries {
         }
         if reads {
             self.received += 1;
+            self.delivered += 1;
             let micros = now.saturating_sub(sent_at) / 1000;
             self.latency.saturating_record(micros);
             self.recent.saturating_record(micros);
@@ -390,6 +399,9 @@ mod tests {
         assert!(data.iter().all(|data| hear(&mut deliveries, 0, data)));
         deliveries.stop_expecting(1);
         assert!(deliveries.is_complete());
+        assert_eq!((deliveries.delivered(), deliveries.progress()), (3, (3, 3)));
+        deliveries.stop_expecting(0);
+        assert_eq!((deliveries.delivered(), deliveries.progress()), (3, (0, 0)));
         assert_eq!(deliveries.finish(|client| client == 1).0.lost, 0);
     }
 }
