@@ -1,6 +1,6 @@
 # What a contributor runs. `make test` needs nothing but cargo, node and npm: it installs the rest.
 
-.PHONY: test check setup clients
+.PHONY: test check setup clients bench bench-micro
 
 # Every test, with everything they need.
 test:
@@ -20,3 +20,13 @@ clients: setup
 	cargo build --locked
 	npm --prefix tests/clients test --silent
 	tests/clients/.venv/bin/python -m pytest tests/clients
+
+# Fanfare beside the floor that the kernel sets, as ratios: ROUNDS=3 ONLY=fanout make bench, GROWTH=1 make bench.
+ROUNDS ?= 5
+bench:
+	cargo build --release --locked --bin fanfare --example floor
+	cargo bench --locked --bench ratios -- --rounds $(ROUNDS) $(if $(ONLY),--only "$(ONLY)") $(if $(GROWTH),--growth)
+
+# The steps of a message's life, each by itself: ONLY=registry make bench-micro.
+bench-micro:
+	cargo bench --locked --bench micro -- $(if $(ONLY),"$(ONLY)")
