@@ -9,9 +9,9 @@
 //! 4  session   session                                       one client's conversation
 //! 3  node      node                                          every action, written once
 //! 2  state     channels · webhooks · cluster · authorizers   what is true here, elsewhere, who is told, who may do what
-//! 1  ground    shutdown · socket · request_body · response ·  small tools without opinions
-//!              http_client · rate_limit · metrics · outbox ·
-//!              apps · auth
+//! 1  ground    shutdown · socket · rewound · request_body ·   small tools without opinions
+//!              response · http_client · rate_limit ·
+//!              metrics · outbox · apps · auth
 //! 0  words     protocol · config                             plain data: no sockets, no tasks, no clock
 //! ```
 //!
@@ -52,6 +52,7 @@ pub mod protocol;
 pub mod rate_limit;
 pub mod request_body;
 pub mod response;
+pub mod rewound;
 pub mod server;
 pub mod session;
 pub mod shutdown;

@@ -1,5 +1,6 @@
 //! Reading the body of a request: bounded in bytes and in time while it arrives.
 
+use std::ops::Deref;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,6 +23,49 @@ pub enum BodyError {
     Incomplete,
     /// It did not arrive in time.
     Timeout,
+}
+
+/// The body of a request, as whoever read the head hands it on.
+#[derive(Debug)]
+pub enum RequestBody<'a> {
+    /// It was read, or could not be.
+    Read(Result<&'a [u8], BodyError>),
+    /// It is still to be read.
+    Coming(Incoming),
+}
+
+/// A body that was read.
+#[derive(Debug)]
+pub enum Content<'a> {
+    /// Somewhere else.
+    There(&'a [u8]),
+    /// Here.
+    Here(Bytes),
+}
+
+impl Deref for Content<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::There(bytes) => bytes,
+            Self::Here(bytes) => bytes,
+        }
+    }
+}
+
+impl<'a> RequestBody<'a> {
+    /// Reads the body, if nobody has yet.
+    ///
+    /// # Errors
+    /// See [`BodyError`].
+    pub async fn read(self, limit: usize, deadline: Duration, shutdown: &Shutdown) -> Result<Content<'a>, BodyError> {
+        match self {
+            Self::Read(Ok(bytes)) if bytes.len() > limit => Err(BodyError::TooLarge),
+            Self::Read(result) => result.map(Content::There),
+            Self::Coming(body) => read_body(body, limit, deadline, shutdown).await.map(Content::Here),
+        }
+    }
 }
 
 /// Reads a body. No more than `limit` bytes are ever held.

@@ -12,7 +12,7 @@ use super::signed::Signed;
 use super::{Reply, object};
 
 /// `GET /apps/{id}/channels`: all occupied channels.
-pub(super) async fn list(node: &Arc<Node>, signed: &Signed) -> Result<Reply, ApiError> {
+pub(super) async fn list(node: &Arc<Node>, signed: &Signed<'_>) -> Result<Reply, ApiError> {
     let prefix = query_value(&signed.query, "filter_by_prefix").unwrap_or_default();
     let info = requested(signed, &["user_count", "subscription_count"])?;
     if info.user_count && !prefix.starts_with("presence-") {
@@ -24,7 +24,7 @@ pub(super) async fn list(node: &Arc<Node>, signed: &Signed) -> Result<Reply, Api
 }
 
 /// `GET /apps/{id}/channels/{channel}`: one channel, occupied or not.
-pub(super) async fn show(node: &Arc<Node>, signed: &Signed, channel: &str) -> Result<Reply, ApiError> {
+pub(super) async fn show(node: &Arc<Node>, signed: &Signed<'_>, channel: &str) -> Result<Reply, ApiError> {
     let name = parse_channel(channel, &signed.tenant.app.config().limits)?;
     let info = requested(signed, &["user_count", "subscription_count", "cache"])?;
     if info.user_count && !name.is_presence() {
@@ -37,7 +37,7 @@ pub(super) async fn show(node: &Arc<Node>, signed: &Signed, channel: &str) -> Re
 }
 
 /// `GET /apps/{id}/channels/{channel}/stats`: the old form.
-pub(super) async fn stats(node: &Arc<Node>, signed: &Signed, channel: &str) -> Result<Reply, ApiError> {
+pub(super) async fn stats(node: &Arc<Node>, signed: &Signed<'_>, channel: &str) -> Result<Reply, ApiError> {
     let name = parse_channel(channel, &signed.tenant.app.config().limits)?;
     let info = Info { user_count: name.is_presence(), ..Info::default() };
     describe(node, signed, &name, info).await
@@ -55,7 +55,7 @@ pub(super) fn counts(name: &ChannelName, occupancy: &Occupancy, info: Info) -> V
     counts
 }
 
-async fn describe(node: &Arc<Node>, signed: &Signed, name: &ChannelName, info: Info) -> Result<Reply, ApiError> {
+async fn describe(node: &Arc<Node>, signed: &Signed<'_>, name: &ChannelName, info: Info) -> Result<Reply, ApiError> {
     let occupancy = node.occupancy(&signed.tenant, name).await?;
     let mut members = vec![("occupied", (occupancy.subscriptions > 0).to_string())];
     members.extend(counts(name, &occupancy, info));
@@ -69,6 +69,6 @@ async fn describe(node: &Arc<Node>, signed: &Signed, name: &ChannelName, info: I
     Ok(Reply::ok(object(members)))
 }
 
-fn requested(signed: &Signed, known: &[&str]) -> Result<Info, ApiError> {
+fn requested(signed: &Signed<'_>, known: &[&str]) -> Result<Info, ApiError> {
     Info::parse(query_value(&signed.query, "info").unwrap_or_default(), known)
 }

@@ -16,7 +16,7 @@ use super::signed::Signed;
 use super::{Reply, channels, object};
 
 /// `POST /apps/{id}/events`: one event to one or many channels.
-pub(super) async fn trigger(node: &Arc<Node>, signed: &Signed) -> Result<Reply, ApiError> {
+pub(super) async fn trigger(node: &Arc<Node>, signed: &Signed<'_>) -> Result<Reply, ApiError> {
     let known = ["name", "data", "channel", "channels", "channels[]", "socket_id", "info"];
     let params = Params::read(&signed.body, &signed.query, &known)?;
     let limits = &signed.tenant.app.config().limits;
@@ -35,7 +35,7 @@ pub(super) async fn trigger(node: &Arc<Node>, signed: &Signed) -> Result<Reply, 
 }
 
 /// `POST /apps/{id}/batch_events`: several events, each to one channel; all or none.
-pub(super) async fn trigger_batch(node: &Arc<Node>, signed: &Signed) -> Result<Reply, ApiError> {
+pub(super) async fn trigger_batch(node: &Arc<Node>, signed: &Signed<'_>) -> Result<Reply, ApiError> {
     let params = Params::read(&signed.body, &signed.query, &[])?;
     let limits = &signed.tenant.app.config().limits;
     let batch = params.fields.batch.ok_or(ApiError::Missing("batch"))?;
@@ -70,7 +70,7 @@ pub(super) async fn trigger_batch(node: &Arc<Node>, signed: &Signed) -> Result<R
 }
 
 /// `POST /apps/{id}/channels/{channel}/events`: the old form, where the body is the data.
-pub(super) async fn trigger_raw(node: &Arc<Node>, signed: &Signed, channel: &str) -> Result<Reply, ApiError> {
+pub(super) async fn trigger_raw(node: &Arc<Node>, signed: &Signed<'_>, channel: &str) -> Result<Reply, ApiError> {
     let params = Params::read(&[], &signed.query, &["name", "socket_id"])?;
     let limits = &signed.tenant.app.config().limits;
     let data = std::str::from_utf8(&signed.body).map_err(|_| ApiError::Type("data", "UTF-8 text"))?;

@@ -11,16 +11,14 @@ mod users;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::Full;
-use hyper::body::Incoming;
 use hyper::header::{ALLOW, HeaderValue, RETRY_AFTER};
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, StatusCode};
 use percent_encoding::percent_decode_str;
 use tracing::debug;
 
 use crate::node::Node;
-use crate::response::{JSON, TEXT, respond};
+use crate::request_body::RequestBody;
+use crate::response::{Answer, JSON, TEXT};
 use crate::shutdown::Shutdown;
 
 use error::ApiError;
@@ -38,6 +36,17 @@ pub struct Context {
     pub shutdown: Shutdown,
     /// How long a client may take for the body of a request.
     pub request_timeout: Duration,
+}
+
+/// What the head of a request asks for.
+#[derive(Debug, Clone, Copy)]
+pub struct Call<'a> {
+    /// What to do.
+    pub method: &'a Method,
+    /// The path that the client signed: without the configured prefix, and not decoded. Begins with `/apps` or `/users`.
+    pub path: &'a str,
+    /// The query string; empty if there is none.
+    pub query: &'a str,
 }
 
 /// What an endpoint answers: a JSON object, and its status.
@@ -59,26 +68,25 @@ enum Endpoint {
     Terminate(String),
 }
 
-/// Answers a request whose path begins with `/apps` or `/users`. `path` is the one the client signed: without the
-/// configured prefix, and not decoded.
-pub async fn handle(context: &Context, request: Request<Incoming>, path: &str) -> Response<Full<Bytes>> {
+/// Answers a request.
+pub async fn handle(context: &Context, call: Call<'_>, body: RequestBody<'_>) -> Answer {
     let node = &context.node;
-    let (app_id, result) = match route(request.method(), path) {
-        Ok((app_id, endpoint)) => (app_id, serve(context, request, path, app_id, endpoint).await),
+    let (app_id, result) = match route(call.method, call.path) {
+        Ok((app_id, endpoint)) => (app_id, serve(context, call, body, app_id, endpoint).await),
         Err(error) => (None, Err(error)),
     };
-    let response = match result {
-        Ok(reply) => respond(reply.status, JSON, reply.body),
+    let answer = match result {
+        Ok(reply) => Answer::new(reply.status, JSON, reply.body),
         Err(error) => {
             // Quoted, as it repeats what a stranger wrote.
-            debug!(path, error = ?error.to_string(), "API request refused");
+            debug!(path = call.path, error = ?error.to_string(), "API request refused");
             refuse(&error)
         }
     };
     // Only known apps get a label: anybody can ask for any other.
     let app = app_id.filter(|id| node.tenants().by_id(id).is_some()).unwrap_or_default();
-    node.metrics().api_request(app, response.status().as_u16());
-    response
+    node.metrics().api_request(app, answer.status.as_u16());
+    answer
 }
 
 /// The URL table: who is asked, for which app. The official Python library leaves the app out when it terminates
@@ -109,14 +117,13 @@ fn route<'p>(method: &Method, path: &'p str) -> Result<(Option<&'p str>, Endpoin
 
 async fn serve(
     context: &Context,
-    request: Request<Incoming>,
-    path: &str,
+    call: Call<'_>,
+    body: RequestBody<'_>,
     app_id: Option<&str>,
     endpoint: Endpoint,
 ) -> Result<Reply, ApiError> {
     let node = &context.node;
-    let (head, body) = request.into_parts();
-    let signed = Signed::read(context, &head, body, path, app_id).await?;
+    let signed = Signed::read(context, call, body, app_id).await?;
     match endpoint {
         Endpoint::Events => events::trigger(node, &signed).await,
         Endpoint::BatchEvents => events::trigger_batch(node, &signed).await,
@@ -141,17 +148,16 @@ fn object<'a>(members: impl IntoIterator<Item = (&'a str, String)>) -> String {
     format!("{{{}}}", members.collect::<Vec<_>>().join(","))
 }
 
-fn refuse(error: &ApiError) -> Response<Full<Bytes>> {
+fn refuse(error: &ApiError) -> Answer {
     // One line, whatever a stranger wrote into the parameter that the text repeats.
     let text = error.to_string().replace(char::is_control, " ");
-    let mut response = respond(error.status(), TEXT, format!("{text}\n"));
+    let answer = Answer::new(error.status(), TEXT, format!("{text}\n"));
     let (name, value) = match error {
         ApiError::MethodNotAllowed(allowed) => (ALLOW, allowed.to_string()),
         ApiError::RateLimit(wait) => (RETRY_AFTER, wait.as_secs_f64().ceil().to_string()),
         ApiError::Unavailable(_) => (RETRY_AFTER, RETRY_UNAVAILABLE.to_string()),
-        _ => return response,
+        _ => return answer,
     };
     let value = HeaderValue::from_str(&value).expect("a method and a number are valid header values");
-    response.headers_mut().insert(name, value);
-    response
+    Answer { header: Some((name, value)), ..answer }
 }

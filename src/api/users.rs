@@ -11,7 +11,7 @@ use super::signed::Signed;
 use super::{Reply, object};
 
 /// `GET /apps/{id}/channels/{channel}/users`: who is there.
-pub(super) async fn list(node: &Arc<Node>, signed: &Signed, channel: &str) -> Result<Reply, ApiError> {
+pub(super) async fn list(node: &Arc<Node>, signed: &Signed<'_>, channel: &str) -> Result<Reply, ApiError> {
     let name = parse_channel(channel, &signed.tenant.app.config().limits)?;
     if !name.is_presence() {
         return Err(ApiError::NotPresence);
@@ -22,7 +22,7 @@ pub(super) async fn list(node: &Arc<Node>, signed: &Signed, channel: &str) -> Re
 }
 
 /// `POST /apps/{id}/users/{user_id}/terminate_connections`: closes what is signed in as this user.
-pub(super) async fn terminate(node: &Arc<Node>, signed: &Signed, user_id: &str) -> Result<Reply, ApiError> {
+pub(super) async fn terminate(node: &Arc<Node>, signed: &Signed<'_>, user_id: &str) -> Result<Reply, ApiError> {
     Params::read(&signed.body, &signed.query, &[])?;
     let user_id = parse_user_id(user_id, &signed.tenant.app.config().limits)?;
     node.terminate(&signed.tenant, &user_id).await?;

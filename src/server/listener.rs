@@ -16,15 +16,17 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::select;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, error};
 
 use crate::admin;
 use crate::node::Node;
+use crate::rewound::Rewound;
 use crate::shutdown::Shutdown;
 use crate::socket::Socket;
 
+use super::lane::{self, Exit};
 use super::router::{Peer, Router};
 
 /// The pause after a failed accept: the reason, usually too many open files, needs time to go away.
@@ -44,8 +46,17 @@ pub(super) async fn serve_public(listener: TcpListener, tls: Option<TlsAcceptor>
         shutdown.spawn(async move {
             let deadline = router.request_timeout();
             let Some(socket) = handshake(stream, tls, deadline, address).await else { return };
-            let peer = Peer { address: address.to_string(), secure: matches!(socket, Socket::Tls(_)) };
-            serve(socket, deadline, &stop, |request| router.clone().route(peer.clone(), request)).await;
+            // Boxed, like what follows: most connections soon fall silent, and need not keep what they needed before.
+            let exit = Box::pin(lane::drive(socket, address, &router, &stop)).await;
+            match exit {
+                Exit::Closed => {}
+                Exit::Upgraded(conversation) => conversation.await,
+                Exit::Unusual(socket, early, first) => {
+                    let peer = Peer { address: address.to_string(), secure: matches!(socket, Socket::Tls(_)) };
+                    let answer = |request| router.clone().route(peer.clone(), request);
+                    Box::pin(serve(Rewound::new(socket, early), first, deadline, &stop, answer)).await;
+                }
+            }
         });
     }
 }
@@ -65,7 +76,8 @@ pub(super) async fn serve_admin(listener: TcpListener, pages: AdminPages, shutdo
         let (pages, stop) = (pages.clone(), shutdown.clone());
         shutdown.spawn(async move {
             let answer = |request| admin::handle(Arc::clone(&pages.node), pages.shutdown.clone(), request);
-            serve(Socket::Plain(stream), ADMIN_TIMEOUT, &stop, answer).await;
+            let socket = Rewound::new(Socket::Plain(stream), Bytes::new());
+            serve(socket, Instant::now() + ADMIN_TIMEOUT, ADMIN_TIMEOUT, &stop, answer).await;
         });
     }
 }
@@ -98,7 +110,7 @@ async fn handshake(
     address: SocketAddr,
 ) -> Option<Socket> {
     let Some(tls) = tls else { return Some(Socket::Plain(stream)) };
-    match timeout(deadline, tls.accept(stream)).await {
+    match Box::pin(timeout(deadline, tls.accept(stream))).await {
         Ok(Ok(stream)) => Some(Socket::Tls(Box::new(stream))),
         Ok(Err(error)) => {
             debug!(peer = %address, %error, "TLS handshake failed");
@@ -111,9 +123,15 @@ async fn handshake(
     }
 }
 
-/// Serves HTTP/1.1 or HTTP/2 on one connection. When the process stops, requests that are under way are finished.
-async fn serve<F>(socket: Socket, deadline: Duration, shutdown: &Shutdown, answer: impl Fn(Request<Incoming>) -> F)
-where
+/// Serves HTTP/1.1 or HTTP/2 on one connection: the first request must come until `first`, others within `deadline`. When
+/// the process stops, requests that are under way are finished.
+async fn serve<F>(
+    socket: Rewound,
+    first: Instant,
+    deadline: Duration,
+    shutdown: &Shutdown,
+    answer: impl Fn(Request<Incoming>) -> F,
+) where
     F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
 {
     let mut builder = Builder::new(TokioExecutor::new());
@@ -126,7 +144,7 @@ where
         async { Ok::<_, Infallible>(response.await) }
     });
     let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(socket), service));
-    let mut first_request = pin!(sleep(deadline));
+    let mut first_request = pin!(sleep_until(first));
     let mut stop = pin!(shutdown.requested());
     let (mut waiting, mut stopping) = (true, false);
     loop {

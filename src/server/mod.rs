@@ -1,6 +1,8 @@
 //! Builds everything bottom-up, binds, serves and drains.
 
+mod lane;
 mod listener;
+mod plain;
 mod router;
 mod tls;
 

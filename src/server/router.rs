@@ -6,15 +6,19 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::{HeaderMap, Request, Response, StatusCode};
+use hyper::{Request, Response, StatusCode};
 
 use crate::auth_endpoint::Endpoint;
 use crate::authorizers::Authorizers;
 use crate::config::ServerConfig;
 use crate::node::Node;
-use crate::response::{TEXT, respond};
+use crate::request_body::RequestBody;
+use crate::response::{Answer, TEXT, respond};
 use crate::shutdown::Shutdown;
+use crate::websocket::Upgraded;
 use crate::{api, auth_endpoint, websocket};
+
+use super::plain::Head;
 
 /// Knows who answers what.
 #[derive(Debug, Clone)]
@@ -27,6 +31,15 @@ struct Shared {
     path_prefix: String,
     drain_period: Duration,
     trust_forwarded_headers: bool,
+}
+
+/// Who answers a plain request.
+#[derive(Debug)]
+pub(super) enum Route<'b> {
+    /// The API.
+    Api,
+    /// The WebSocket endpoint of the app with this key.
+    WebSocket(&'b str),
 }
 
 /// Where a connection comes from.
@@ -60,23 +73,53 @@ impl Router {
         self.0.api.request_timeout
     }
 
-    /// Answers a request.
+    /// Who answers a plain request; `None` for what is asked so seldom that [`Router::route`] may do it.
+    pub(super) fn plain<'b>(&self, head: &Head<'b>) -> Option<Route<'b>> {
+        let path = self.0.own_path(head.path)?;
+        match head.challenge {
+            None => (path.starts_with("/apps/") || path.starts_with("/users/")).then_some(Route::Api),
+            Some(_) => {
+                let key = path.strip_prefix("/app/").filter(|key| !key.is_empty() && !key.contains('/'));
+                key.map(Route::WebSocket)
+            }
+        }
+    }
+
+    /// Answers a plain request of the API.
+    pub(super) async fn call(&self, head: &Head<'_>, body: RequestBody<'_>) -> Answer {
+        let path = self.0.own_path(head.path).unwrap_or_default();
+        api::handle(&self.0.api, api::Call { method: head.method, path, query: head.query }, body).await
+    }
+
+    /// Upgrades a plain request; see [`websocket::switch`].
+    pub(super) async fn switch(&self, peer: Peer, head: &Head<'_>, key: &str) -> (Vec<u8>, Upgraded) {
+        let Head { path, query, origin, .. } = *head;
+        let peer = self.0.client(peer, || (head.forwarded_for, head.forwarded_proto));
+        let asked = websocket::Asked { path, key: Some(key), query, origin };
+        websocket::switch(self.0.context(peer), &asked, head.challenge.unwrap_or_default()).await
+    }
+
+    /// Answers a request that hyper has read.
     pub(super) async fn route(self, peer: Peer, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let shared = &*self.0;
         let uri = request.uri().clone();
-        let path = uri.path().strip_prefix(&shared.path_prefix).filter(|path| path.starts_with('/'));
+        let path = shared.own_path(uri.path());
         let segments: Vec<&str> = path.unwrap_or_default().split('/').skip(1).collect();
         match (segments.as_slice(), path) {
             (["app", key], _) if !key.is_empty() => {
-                websocket::upgrade(shared.context(peer, &request), request, Some(key)).await
+                websocket::upgrade(shared.context(shared.sender(peer, &request)), request, Some(key)).await
             }
             _ if websocket::is_upgrade(&request) => {
-                websocket::upgrade(shared.context(peer, &request), request, None).await
+                websocket::upgrade(shared.context(shared.sender(peer, &request)), request, None).await
             }
-            (["apps" | "users", ..], Some(path)) => api::handle(&shared.api, request, path).await,
+            (["apps" | "users", ..], Some(path)) => {
+                let (head, body) = request.into_parts();
+                let call = api::Call { method: &head.method, path, query: uri.query().unwrap_or_default() };
+                api::handle(&shared.api, call, RequestBody::Coming(body)).await.into()
+            }
             (["pusher", endpoint @ ("auth" | "user-auth")], _) if !shared.auth.authorizers.is_empty() => {
                 let endpoint = if *endpoint == "auth" { Endpoint::Channels } else { Endpoint::Users };
-                let peer = shared.client(peer, &request).address;
+                let peer = shared.sender(peer, &request).address;
                 auth_endpoint::handle(&shared.auth, &peer, request, endpoint).await
             }
             ([""], _) => {
@@ -88,13 +131,31 @@ impl Router {
 }
 
 impl Shared {
-    /// Who really sent the request.
-    fn client(&self, peer: Peer, request: &Request<Incoming>) -> Peer {
-        if self.trust_forwarded_headers { peer.behind_proxy(request.headers()) } else { peer }
+    /// The path without the configured prefix; `None` if it has another one.
+    fn own_path<'a>(&self, path: &'a str) -> Option<&'a str> {
+        path.strip_prefix(&self.path_prefix).filter(|path| path.starts_with('/'))
     }
 
-    fn context(&self, peer: Peer, request: &Request<Incoming>) -> websocket::Context {
-        let peer = self.client(peer, request);
+    /// Who really sent the request.
+    fn sender(&self, peer: Peer, request: &Request<Incoming>) -> Peer {
+        let value = |name: &str| request.headers().get(name)?.to_str().ok();
+        self.client(peer, || (value("x-forwarded-for"), value("x-forwarded-proto")))
+    }
+
+    /// Who that is if a proxy may say it, with the values of `X-Forwarded-For` and `X-Forwarded-Proto`.
+    fn client<'a>(&self, peer: Peer, forwarded: impl FnOnce() -> (Option<&'a str>, Option<&'a str>)) -> Peer {
+        if !self.trust_forwarded_headers {
+            return peer;
+        }
+        let (address, scheme) = forwarded();
+        let first = |value: &'a str| value.split(',').next().unwrap_or_default().trim();
+        Peer {
+            address: address.map_or(peer.address, |address| first(address).to_owned()),
+            secure: scheme.map_or(peer.secure, |scheme| matches!(first(scheme), "https" | "wss")),
+        }
+    }
+
+    fn context(&self, peer: Peer) -> websocket::Context {
         websocket::Context {
             node: Arc::clone(&self.api.node),
             shutdown: self.api.shutdown.clone(),
@@ -103,19 +164,5 @@ impl Shared {
             peer: peer.address,
             secure: peer.secure,
         }
-    }
-}
-
-impl Peer {
-    /// What the proxy says about its client.
-    fn behind_proxy(mut self, headers: &HeaderMap) -> Self {
-        let first = |name: &str| headers.get(name)?.to_str().ok()?.split(',').next().map(str::trim);
-        if let Some(address) = first("x-forwarded-for") {
-            self.address = address.to_owned();
-        }
-        if let Some(scheme) = first("x-forwarded-proto") {
-            self.secure = matches!(scheme, "https" | "wss");
-        }
-        self
     }
 }

@@ -1,23 +1,30 @@
 //! From an HTTP request to a running connection (§1.1).
 
+use std::io::Write;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::task::{self, Poll, Waker};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http_body_util::Full;
+use httpdate::HttpDate;
 use hyper::body::Incoming;
 use hyper::header::{ALLOW, CONNECTION, HeaderValue, ORIGIN, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
-use hyper::{HeaderMap, Method, Request, Response, StatusCode, Uri};
+use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto::upgrade::downcast;
 use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
 use tracing::{debug, info};
 
 use crate::auth::query_pairs;
 use crate::node::{Handshake, Node, Refusal};
+use crate::outbox::{Outbox, Ready};
 use crate::protocol::CloseReason;
 use crate::response::{TEXT, respond};
+use crate::rewound::Rewound;
 use crate::session::Session;
 use crate::shutdown::Shutdown;
 use crate::socket::Socket;
@@ -26,6 +33,9 @@ use super::connection;
 
 /// The subprotocol that strict clients offer, with the protocol version behind it.
 const SUBPROTOCOL: &str = "pusher-channels-protocol-";
+
+/// Bytes of the answer to an upgrade, with the greeting behind it.
+const FIRST_WORDS: usize = 384;
 
 /// What an upgrade has to know about the server and the client's connection.
 #[derive(Debug, Clone)]
@@ -42,6 +52,26 @@ pub struct Context {
     pub peer: String,
     /// Whether the client's connection is encrypted.
     pub secure: bool,
+}
+
+/// What an upgrade request says.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// Its path, for the log.
+    pub path: &'a str,
+    /// The app key in the path, or `None` if the path is not that of an app.
+    pub key: Option<&'a str>,
+    /// Its query string; empty if there is none.
+    pub query: &'a str,
+    /// The `Origin` header.
+    pub origin: Option<&'a str>,
+}
+
+/// An upgrade that was decided about.
+#[derive(Debug)]
+pub struct Upgraded {
+    verdict: Result<Session, Refusal>,
+    context: Context,
 }
 
 /// Whether a request wants to become a WebSocket.
@@ -61,12 +91,10 @@ pub async fn upgrade(context: Context, mut request: Request<Incoming>, key: Opti
     if let Some(protocol) = offered_subprotocol(request.headers()) {
         response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, protocol);
     }
-    let verdict = judge(&context, request.uri(), request.headers(), key).await;
-    if let Err(refusal) = &verdict {
-        let (code, reason) = (refusal.reason.code(), &refusal.reason);
-        context.node.metrics().refused(code);
-        info!(peer = context.peer, path = request.uri().path(), code, %reason, "client refused");
-    }
+    // Non-ASCII bytes in an origin match no pattern, but they are an origin.
+    let origin = request.headers().get(ORIGIN).map(|origin| origin.to_str().unwrap_or_default());
+    let (path, query) = (request.uri().path(), request.uri().query().unwrap_or_default());
+    let verdict = judge(&context, &Asked { path, key, query, origin }).await;
     let upgraded = hyper::upgrade::on(&mut request);
     let shutdown = context.shutdown.clone();
     shutdown.spawn(async move {
@@ -75,33 +103,73 @@ pub async fn upgrade(context: Context, mut request: Request<Incoming>, key: Opti
             Ok(Err(error)) => return debug!(peer = context.peer, %error, "upgrade failed"),
             Err(_) => return debug!(peer = context.peer, "upgrade timed out"),
         };
-        let Ok(parts) = downcast::<TokioIo<Socket>>(upgraded) else {
+        let Ok(parts) = downcast::<TokioIo<Rewound>>(upgraded) else {
             unreachable!("the listener serves HTTP on nothing but sockets")
         };
-        let socket = parts.io.into_inner();
-        match verdict {
-            Ok(session) => {
-                // A task of its own, so that nothing of the handshake takes up memory for the life of the connection.
-                let shutdown = context.shutdown.clone();
-                shutdown.spawn(connection::converse(socket, parts.read_buf, session, context));
-            }
-            Err(refusal) => connection::refuse(socket, parts.read_buf, refusal).await,
-        }
+        let (socket, rest) = parts.io.into_inner().into_parts();
+        let early = if rest.is_empty() { parts.read_buf } else { [parts.read_buf, rest].concat().into() };
+        Upgraded { verdict, context }.serve(socket, early).await;
     });
     response
 }
 
+/// Upgrades a request that is a whole handshake, as the lane in front of hyper has found. Returns what to write first:
+/// the answer to `challenge`, the `Sec-WebSocket-Key`, and behind it the greeting, so that both are one packet.
+pub async fn switch(context: Context, asked: &Asked<'_>, challenge: &str) -> (Vec<u8>, Upgraded) {
+    let verdict = judge(&context, asked).await;
+    let accept = derive_accept_key(challenge.as_bytes());
+    let date = HttpDate::from(SystemTime::now());
+    let mut bytes = Vec::with_capacity(FIRST_WORDS);
+    bytes.extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n");
+    write!(bytes, "sec-websocket-accept: {accept}\r\ndate: {date}\r\n\r\n").expect("a vector takes everything");
+    if let Ok(session) = &verdict {
+        greet(session.outbox(), &mut bytes);
+    }
+    (bytes, Upgraded { verdict, context })
+}
+
+/// Takes out what the outbox holds.
+fn greet(outbox: &Outbox, bytes: &mut Vec<u8>) {
+    let mut cx = task::Context::from_waker(Waker::noop());
+    if let Poll::Ready(Ready::Frames(frames) | Ready::Closed(frames, _)) = outbox.poll_ready(&mut cx) {
+        let head = bytes.len();
+        frames.iter().for_each(|frame| bytes.extend_from_slice(frame.websocket()));
+        outbox.written(bytes.len() - head);
+    }
+}
+
+impl Upgraded {
+    /// Talks to the client until the connection ends. `early` was read along with the handshake.
+    ///
+    /// Boxed here, so that whoever waits for it keeps nothing else: this is what takes up memory for the life of a
+    /// connection.
+    pub fn serve(self, socket: Socket, early: Bytes) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        match self.verdict {
+            Ok(session) => Box::pin(connection::converse(socket, early, session, self.context)),
+            Err(refusal) => Box::pin(connection::refuse(socket, early, refusal)),
+        }
+    }
+}
+
 /// Opens a session, or says why not.
-async fn judge(context: &Context, uri: &Uri, headers: &HeaderMap, key: Option<&str>) -> Result<Session, Refusal> {
-    let query = query_pairs(uri.query().unwrap_or_default(), true);
+async fn judge(context: &Context, asked: &Asked<'_>) -> Result<Session, Refusal> {
+    let verdict = open(context, asked).await;
+    if let Err(refusal) = &verdict {
+        let (code, reason) = (refusal.reason.code(), &refusal.reason);
+        context.node.metrics().refused(code);
+        info!(peer = context.peer, path = asked.path, code, %reason, "client refused");
+    }
+    verdict
+}
+
+async fn open(context: &Context, asked: &Asked<'_>) -> Result<Session, Refusal> {
+    let query = query_pairs(asked.query, true);
     let protocol = query.iter().find(|(name, _)| name == "protocol").map(|(_, value)| value.as_str());
-    let Some(key) = key else {
+    let Some(key) = asked.key else {
         let version = protocol.and_then(|text| text.parse().ok());
         return Err(Refusal { reason: CloseReason::PathNotFound, version });
     };
-    // Non-ASCII bytes in an origin match no pattern, but they are an origin.
-    let origin = headers.get(ORIGIN).map(|origin| origin.to_str().unwrap_or_default());
-    let handshake = Handshake { key, protocol, origin, secure: context.secure };
+    let handshake = Handshake { key, protocol, origin: asked.origin, secure: context.secure };
     let session = Session::open(&context.node, &handshake).await?;
     debug!(peer = context.peer, app = session.app_id(), socket_id = %session.socket_id(), "client connected");
     Ok(session)

@@ -5,4 +5,4 @@ mod handshake;
 mod inbound;
 mod outbound;
 
-pub use handshake::{Context, is_upgrade, upgrade};
+pub use handshake::{Asked, Context, Upgraded, is_upgrade, switch, upgrade};

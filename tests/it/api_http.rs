@@ -251,6 +251,21 @@ async fn heads_bodies_and_idle_connections_have_their_time() {
 }
 
 #[tokio::test]
+async fn each_request_gives_a_connection_its_time_anew() {
+    let server = TestServer::with(|config| config.server.request_timeout = Duration::from_secs(1)).await;
+    let mut http = server.http().await;
+    for _ in 0..3 {
+        http.send(&event("greet").bytes()).await.ok();
+        // Only time itself can show it.
+        tokio::time::sleep(Duration::from_millis(600)).await;
+    }
+    http.send(&event("greet").bytes()).await.ok();
+    let last = Instant::now();
+    assert!(within("end of an idle connection", http.try_response()).await.is_none());
+    assert!(last.elapsed() >= Duration::from_millis(900), "closed after {:?}", last.elapsed());
+}
+
+#[tokio::test]
 async fn a_websocket_outlives_the_time_of_a_request() {
     let server = TestServer::with(|config| config.server.request_timeout = Duration::from_secs(1)).await;
     let mut client = server.connect().await;

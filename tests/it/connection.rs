@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::support::{DEADLINE, Item, KEY, Opcode, TestServer};
+use crate::support::{DEADLINE, Item, KEY, Opcode, TestServer, wire_masked, within};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -463,4 +463,26 @@ async fn a_message_sent_together_with_the_handshake_is_not_lost() {
     let mut client = crate::support::Client::new(http.wire, head);
     client.greeting().await;
     client.expect_success("room").await;
+}
+
+#[tokio::test]
+async fn what_comes_along_with_the_handshake_is_heard() {
+    let server = TestServer::start().await;
+    let request = server.dial().request();
+    // An offered subprotocol and a head in two pieces are no plain handshakes, which the server has a shorter way for.
+    let offer = "\r\nSec-WebSocket-Protocol: pusher-channels-protocol-7\r\n\r\n";
+    for (request, cut) in [(request.clone(), 0), (request.replacen("\r\n\r\n", offer, 1), 0), (request.clone(), 30)] {
+        let mut wire = server.http().await.wire;
+        wire.write(&request.as_bytes()[..cut]).await;
+        // Answered on another connection: the server has read the first piece by now.
+        server.api().await.trigger("room", "greet", "{}").await;
+        let ping = wire_masked(r#"{"event":"pusher:ping"}"#);
+        wire.write(&[&request.as_bytes()[cut..], &ping].concat()).await;
+        let head = within("answer to the handshake", wire.head()).await.expect("an answer");
+        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+        for expected in ["pusher:connection_established", "pusher:pong"] {
+            let item = within(expected, wire.item()).await;
+            assert!(matches!(&item, Item::Text(text) if text.contains(expected)), "{item:?}");
+        }
+    }
 }

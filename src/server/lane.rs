@@ -1,0 +1,163 @@
+//! The fast lane: plain requests, on which a server of this kind spends its life, are answered without hyper. Everything
+//! else is hyper's from its first byte on, so that nothing here has to know what is right or wrong in HTTP.
+//!
+//! It is worth its code: hyper needs as much time for a request of the API as the kernel does, and as much memory and
+//! time again for a connection that it only ever reads one head from.
+
+use std::future::poll_fn;
+use std::io::{self, Write};
+use std::mem::MaybeUninit;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::task::{Poll, ready};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use httpdate::HttpDate;
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
+use tokio::select;
+use tokio::time::{Instant, sleep_until, timeout};
+use tracing::debug;
+
+use crate::request_body::{BodyError, RequestBody};
+use crate::response::Answer;
+use crate::shutdown::Shutdown;
+use crate::socket::Socket;
+
+use super::plain::Head;
+use super::router::{Peer, Route, Router};
+
+/// Bytes read at once. A head that does not fit is not plain.
+const CHUNK: usize = 8 * 1024;
+
+/// Bytes of an answer's head, and a short body.
+const ANSWER: usize = 256;
+
+/// How a connection leaves the lane.
+pub(super) enum Exit {
+    /// It is over.
+    Closed,
+    /// It has become a WebSocket, on which this is what goes on.
+    Upgraded(Pin<Box<dyn Future<Output = ()> + Send>>),
+    /// What comes next is not plain: these bytes, and the time by which the whole head must have come.
+    Unusual(Socket, Vec<u8>, Instant),
+}
+
+/// Answers plain requests until the connection ends or something else comes.
+pub(super) async fn drive(mut socket: Socket, address: SocketAddr, router: &Router, shutdown: &Shutdown) -> Exit {
+    let patience = router.request_timeout();
+    let mut buffer = Vec::new();
+    let mut deadline = Instant::now() + patience;
+    let mut alarm = pin!(sleep_until(deadline));
+    let mut stop = pin!(shutdown.requested());
+    'requests: loop {
+        while buffer.is_empty() {
+            select! {
+                biased;
+                read = read(&mut socket, &mut buffer) => match read {
+                    Ok(0) | Err(_) => return Exit::Closed,
+                    Ok(_) => {}
+                },
+                // Set again only here, and not for every request.
+                () = &mut alarm => match deadline <= Instant::now() {
+                    true => {
+                        debug!(peer = %address, "no request in time");
+                        break 'requests;
+                    }
+                    false => alarm.as_mut().reset(deadline),
+                },
+                () = &mut stop => break 'requests,
+            }
+        }
+        let plain = Head::read(&buffer).and_then(|head| Some((router.plain(&head)?, head)));
+        let Some((route, mut head)) = plain else { return Exit::Unusual(socket, buffer, deadline) };
+        match route {
+            Route::WebSocket(key) => {
+                let peer = Peer { address: address.to_string(), secure: matches!(socket, Socket::Tls(_)) };
+                let (answer, upgraded) = router.switch(peer, &head, key).await;
+                let early = Bytes::copy_from_slice(&buffer[head.length..]);
+                return match timeout(patience, send(&mut socket, &answer)).await {
+                    Ok(Ok(())) => Exit::Upgraded(upgraded.serve(socket, early)),
+                    Ok(Err(_)) | Err(_) => {
+                        debug!(peer = %address, "client went while it was answered");
+                        Exit::Closed
+                    }
+                };
+            }
+            Route::Api => {
+                let total = head.length + head.body;
+                let mut body = Ok(());
+                if buffer.len() < total {
+                    body = receive(&mut socket, &mut buffer, total, patience).await;
+                    head = Head::read(&buffer).expect("nothing but the body has changed");
+                }
+                let content = body.map(|()| &buffer[head.length..total]);
+                let broken = content.is_err();
+                let answer = router.call(&head, RequestBody::Read(content)).await;
+                let close = broken || head.close || shutdown.is_requested();
+                let sent = send(&mut socket, &encode(&answer, close)).await;
+                if close || sent.is_err() {
+                    break 'requests;
+                }
+                buffer.drain(..total);
+                deadline = Instant::now() + patience;
+            }
+        }
+    }
+    // An error means that the peer is gone already.
+    let _ = socket.shutdown().await;
+    Exit::Closed
+}
+
+/// Reads until the buffer holds `total` bytes.
+async fn receive(socket: &mut Socket, buffer: &mut Vec<u8>, total: usize, patience: Duration) -> Result<(), BodyError> {
+    let reading = async {
+        while buffer.len() < total {
+            match read(socket, buffer).await {
+                Ok(0) | Err(_) => return Err(BodyError::Incomplete),
+                Ok(_) => {}
+            }
+        }
+        Ok(())
+    };
+    timeout(patience, reading).await.unwrap_or(Err(BodyError::Timeout))
+}
+
+/// Reads what is there, through the stack: a buffer that waited with the connection would be memory that silent clients
+/// hold, and one that is freed when they upgrade a hole between what they go on holding. 0 at the end of the stream.
+async fn read(socket: &mut Socket, buffer: &mut Vec<u8>) -> io::Result<usize> {
+    poll_fn(|cx| {
+        let mut chunk = [MaybeUninit::uninit(); CHUNK];
+        let mut chunk = ReadBuf::uninit(&mut chunk);
+        ready!(Pin::new(&mut *socket).poll_read(cx, &mut chunk))?;
+        buffer.extend_from_slice(chunk.filled());
+        Poll::Ready(Ok(chunk.filled().len()))
+    })
+    .await
+}
+
+/// Writes everything, at once wherever the system allows it.
+async fn send(socket: &mut Socket, bytes: &[u8]) -> io::Result<()> {
+    socket.write_all(bytes).await?;
+    socket.flush().await
+}
+
+/// The bytes of an answer, as hyper would write them.
+fn encode(answer: &Answer, close: bool) -> Vec<u8> {
+    let Answer { status, content_type, header, body } = answer;
+    let mut bytes = Vec::with_capacity(ANSWER + body.len());
+    let mut line = |parts: [&[u8]; 4]| parts.into_iter().for_each(|part| bytes.extend_from_slice(part));
+    let reason = status.canonical_reason().unwrap_or_default();
+    line([b"HTTP/1.1 ", status.as_str().as_bytes(), b" ", reason.as_bytes()]);
+    line([b"\r\ncontent-type: ", content_type.as_bytes(), b"\r\n", b""]);
+    if let Some((name, value)) = header {
+        line([name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"]);
+    }
+    if close {
+        line([b"connection: close\r\n", b"", b"", b""]);
+    }
+    let date = HttpDate::from(SystemTime::now());
+    write!(bytes, "content-length: {}\r\ndate: {date}\r\n\r\n", body.len()).expect("a vector takes everything");
+    bytes.extend_from_slice(body);
+    bytes
+}
