@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -40,7 +40,8 @@ const MAX_HEAD: usize = 64 * 1024;
 
 /// Serves clients and backends until the process stops.
 pub(super) async fn serve_public(listener: TcpListener, tls: Option<TlsAcceptor>, router: Router, shutdown: Shutdown) {
-    while let Some((stream, address)) = accept(&listener, &shutdown).await {
+    let mut stop = pin!(shutdown.requested());
+    while let Some((stream, address)) = accept(&listener, stop.as_mut()).await {
         let (tls, router, stop) = (tls.clone(), router.clone(), shutdown.clone());
         // Spawned at once: a slow TLS handshake delays only itself.
         shutdown.spawn(async move {
@@ -72,7 +73,8 @@ pub(super) struct AdminPages {
 
 /// Serves the operator until it is told to stop, which is after everything else has.
 pub(super) async fn serve_admin(listener: TcpListener, pages: AdminPages, shutdown: Shutdown) {
-    while let Some((stream, _)) = accept(&listener, &shutdown).await {
+    let mut stop = pin!(shutdown.requested());
+    while let Some((stream, _)) = accept(&listener, stop.as_mut()).await {
         let (pages, stop) = (pages.clone(), shutdown.clone());
         shutdown.spawn(async move {
             let answer = |request| admin::handle(Arc::clone(&pages.node), pages.shutdown.clone(), request);
@@ -83,16 +85,22 @@ pub(super) async fn serve_admin(listener: TcpListener, pages: AdminPages, shutdo
 }
 
 /// The next connection; `None` once the process stops. A failure to accept is logged and waited out.
-async fn accept(listener: &TcpListener, shutdown: &Shutdown) -> Option<(TcpStream, SocketAddr)> {
+async fn accept(
+    listener: &TcpListener,
+    mut stop: Pin<&mut impl Future<Output = ()>>,
+) -> Option<(TcpStream, SocketAddr)> {
     loop {
         let accepted = select! {
             accepted = listener.accept() => accepted,
-            () = shutdown.requested() => return None,
+            () = &mut stop => return None,
         };
         match accepted {
             Ok((stream, address)) => {
-                // Small frames must not wait for more of them. An error means that the peer is gone already.
-                let _ = stream.set_nodelay(true);
+                // Small frames must not wait for more of them. Linux sees to it by what the listener is set to. An error
+                // means that the peer is gone already.
+                if cfg!(not(target_os = "linux")) {
+                    let _ = stream.set_nodelay(true);
+                }
                 return Some((stream, address));
             }
             Err(error) => {
