@@ -95,13 +95,18 @@ impl Tenant {
         let now = Instant::now();
         let targets = triggers.iter().flat_map(|trigger| trigger.targets.iter().map(move |target| (trigger, target)));
         let reach = targets.map(|(trigger, target)| {
-            let (frame, except) = (trigger.encode(target), trigger.except);
+            let except = trigger.except;
             let (delivered, reach) = match target {
                 Target::Channel(name) => {
-                    let delivered = self.channels.publish(name, frame, &trigger.data, except, now);
-                    (delivered, self.channels.occupancy(name))
+                    let reach = self.channels.occupancy(name);
+                    // Backends publish much that nobody listens to.
+                    let delivered = match reach.subscriptions > 0 || name.is_cache() {
+                        true => self.channels.publish(name, trigger.encode(target), &trigger.data, except, now),
+                        false => 0,
+                    };
+                    (delivered, reach)
                 }
-                Target::User(id) => (self.users.deliver(id, &frame, except), Occupancy::default()),
+                Target::User(id) => (self.users.deliver(id, &trigger.encode(target), except), Occupancy::default()),
             };
             self.metrics.delivered.inc_by(delivered as u64);
             reach
