@@ -1,7 +1,7 @@
 //! Typed counters and their Prometheus text. Gauges are not kept here: whoever knows the live state reports it at each
 //! scrape, so that none can drift.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use prometheus_client::collector::Collector;
@@ -49,6 +49,9 @@ pub struct ClusterMetrics {
 pub struct AppMetrics {
     app: String,
     closed: Family<CloseLabel, Counter>,
+    api_requests: Family<StatusLabel, Counter>,
+    /// What nearly all API requests count, from the first one on.
+    api_successes: OnceLock<Counter>,
     /// Connections that were accepted.
     pub opened: Counter,
     /// Messages from clients.
@@ -178,6 +181,8 @@ impl Metrics {
         AppMetrics {
             app: id.to_owned(),
             closed: self.closed.clone(),
+            api_requests: self.api_requests.clone(),
+            api_successes: OnceLock::new(),
             opened: of(&self.opened),
             received: of(&self.received),
             errors: of(&self.errors),
@@ -198,9 +203,9 @@ impl Metrics {
         self.refused.get_or_create(&CodeLabel { code }).inc();
     }
 
-    /// Counts an API request by its HTTP status; `app` is empty if there is no such app.
-    pub fn api_request(&self, app: &str, status: u16) {
-        self.api_requests.get_or_create(&StatusLabel { app: app.to_owned(), status }).inc();
+    /// Counts an API request for an app that does not exist, by its HTTP status.
+    pub fn stray_api_request(&self, status: u16) {
+        self.api_requests.get_or_create(&StatusLabel { app: String::new(), status }).inc();
     }
 
     /// Counts a failure to write webhooks to disk.
@@ -283,6 +288,15 @@ impl ClusterMetrics {
 }
 
 impl AppMetrics {
+    /// Counts an API request by its HTTP status.
+    pub fn api_request(&self, status: u16) {
+        let counter = || self.api_requests.get_or_create(&StatusLabel { app: self.app.clone(), status }).clone();
+        match status {
+            200 => self.api_successes.get_or_init(counter).inc(),
+            _ => counter().inc(),
+        };
+    }
+
     /// Counts the end of a connection: by the server's close code, or 0 if the client closed or vanished.
     pub fn closed(&self, code: u16) {
         self.closed.get_or_create(&CloseLabel { app: self.app.clone(), code }).inc();

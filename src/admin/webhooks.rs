@@ -43,7 +43,7 @@ struct Test {
 /// `GET /webhooks?app=…&limit=…`.
 pub(super) async fn list(node: Arc<Node>, query: &str) -> Response<Full<Bytes>> {
     let query = query_pairs(query, true);
-    let parameter = |name: &str| query.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
+    let parameter = |name: &str| query.iter().find(|(known, _)| known == name).map(|(_, value)| value.to_string());
     let app = parameter("app");
     let limit = match parameter("limit").map(|text| text.parse()) {
         None => LISTED,

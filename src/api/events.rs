@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use hyper::StatusCode;
-use serde_json::value::RawValue;
 
 use crate::channels::Occupancy;
 use crate::node::{Node, Target, Tenant, Trigger};
@@ -28,7 +27,7 @@ pub(super) async fn trigger(node: &Arc<Node>, signed: &Signed<'_>) -> Result<Rep
     };
     let info = params.info()?;
     let reach = publish(node, &signed.tenant, std::slice::from_ref(&trigger)).await?;
-    let Some(info) = info else { return Ok(Reply::ok("{}".to_owned())) };
+    let Some(info) = info else { return Ok(Reply::empty(StatusCode::OK)) };
     let channels = trigger.targets.iter().zip(&reach);
     let channels = channels.map(|(target, reach)| (name_of(target), attributes(target, reach, info)));
     Ok(Reply::ok(object([("channels", object(channels))])))
@@ -36,11 +35,8 @@ pub(super) async fn trigger(node: &Arc<Node>, signed: &Signed<'_>) -> Result<Rep
 
 /// `POST /apps/{id}/batch_events`: several events, each to one channel; all or none.
 pub(super) async fn trigger_batch(node: &Arc<Node>, signed: &Signed<'_>) -> Result<Reply, ApiError> {
-    let params = Params::read(&signed.body, &signed.query, &[])?;
+    let batch = Params::read_batch(&signed.body, &signed.query)?;
     let limits = &signed.tenant.app.config().limits;
-    let batch = params.fields.batch.ok_or(ApiError::Missing("batch"))?;
-    let batch: Vec<&RawValue> =
-        serde_json::from_str(batch.get()).map_err(|_| ApiError::Type("batch", "an array of objects"))?;
     if batch.is_empty() {
         return Err(ApiError::Empty("batch"));
     }
@@ -48,8 +44,8 @@ pub(super) async fn trigger_batch(node: &Arc<Node>, signed: &Signed<'_>) -> Resu
         return Err(ApiError::TooManyEvents(limits.events_per_batch));
     }
     let (mut triggers, mut infos) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
-    for event in batch {
-        let params = Params::of_event(event)?;
+    for params in batch {
+        let params = params?;
         triggers.push(Trigger {
             event: params.event_name(limits)?,
             data: params.data()?,
@@ -60,7 +56,7 @@ pub(super) async fn trigger_batch(node: &Arc<Node>, signed: &Signed<'_>) -> Resu
     }
     let reach = publish(node, &signed.tenant, &triggers).await?;
     if infos.iter().all(Option::is_none) {
-        return Ok(Reply::ok("{}".to_owned()));
+        return Ok(Reply::empty(StatusCode::OK));
     }
     // Each has one target.
     let targets = triggers.iter().flat_map(|trigger| &trigger.targets).zip(&reach);
@@ -81,7 +77,7 @@ pub(super) async fn trigger_raw(node: &Arc<Node>, signed: &Signed<'_>, channel: 
         except: params.except()?,
     };
     publish(node, &signed.tenant, &[trigger]).await?;
-    Ok(Reply { status: StatusCode::ACCEPTED, body: "{}".to_owned() })
+    Ok(Reply::empty(StatusCode::ACCEPTED))
 }
 
 /// Checks what concerns all events together, then publishes them in order. Returns who is there, target by target.

@@ -8,6 +8,7 @@ mod params;
 mod signed;
 mod users;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +27,9 @@ use signed::Signed;
 
 /// Seconds after which it is worth trying again when the cluster is out of reach.
 const RETRY_UNAVAILABLE: u8 = 1;
+
+/// Segments of the longest path there is.
+const MAX_SEGMENTS: usize = 5;
 
 /// What all requests have in common.
 #[derive(Debug, Clone)]
@@ -52,7 +56,7 @@ pub struct Call<'a> {
 /// What an endpoint answers: a JSON object, and its status.
 struct Reply {
     status: StatusCode,
-    body: String,
+    body: Cow<'static, str>,
 }
 
 /// An endpoint, and what its path says.
@@ -76,7 +80,8 @@ pub async fn handle(context: &Context, call: Call<'_>, body: RequestBody<'_>) ->
         Err(error) => (None, Err(error)),
     };
     let answer = match result {
-        Ok(reply) => Answer::new(reply.status, JSON, reply.body),
+        Ok(Reply { status, body: Cow::Borrowed(body) }) => Answer::new(status, JSON, body),
+        Ok(Reply { status, body: Cow::Owned(body) }) => Answer::new(status, JSON, body),
         Err(error) => {
             // Quoted, as it repeats what a stranger wrote.
             debug!(path = call.path, error = ?error.to_string(), "API request refused");
@@ -84,8 +89,11 @@ pub async fn handle(context: &Context, call: Call<'_>, body: RequestBody<'_>) ->
         }
     };
     // Only known apps get a label: anybody can ask for any other.
-    let app = app_id.filter(|id| node.tenants().by_id(id).is_some()).unwrap_or_default();
-    node.metrics().api_request(app, answer.status.as_u16());
+    let status = answer.status.as_u16();
+    match app_id.and_then(|id| node.tenants().by_id(id)) {
+        Some(tenant) => tenant.metrics.api_request(status),
+        None => node.metrics().stray_api_request(status),
+    }
     answer
 }
 
@@ -93,8 +101,13 @@ pub async fn handle(context: &Context, call: Call<'_>, body: RequestBody<'_>) ->
 /// connections; it is found by key then.
 fn route<'p>(method: &Method, path: &'p str) -> Result<(Option<&'p str>, Endpoint), ApiError> {
     let decoded = |segment: &str| percent_decode_str(segment).decode_utf8_lossy().into_owned();
-    let segments: Vec<&str> = path.split('/').skip(1).collect();
-    let (app_id, rest) = match segments.as_slice() {
+    let mut segments = [""; MAX_SEGMENTS];
+    let mut count = 0;
+    for segment in path.split('/').skip(1) {
+        *segments.get_mut(count).ok_or(ApiError::NotFound)? = segment;
+        count += 1;
+    }
+    let (app_id, rest) = match &segments[..count] {
         ["apps", app_id, rest @ ..] => (Some(*app_id), rest),
         rest => (None, rest),
     };
@@ -138,7 +151,12 @@ async fn serve(
 
 impl Reply {
     fn ok(body: String) -> Self {
-        Self { status: StatusCode::OK, body }
+        Self { status: StatusCode::OK, body: body.into() }
+    }
+
+    /// Nothing is to be told.
+    fn empty(status: StatusCode) -> Self {
+        Self { status, body: "{}".into() }
     }
 }
 

@@ -6,15 +6,17 @@ use indexmap::IndexSet;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::auth::Pair;
 use crate::config::Limits;
 use crate::node::Target;
-use crate::protocol::{ChannelName, EventData, SERVER_TO_USER, SocketId, UserId, json};
+use crate::protocol::json::{self, Object};
+use crate::protocol::{ChannelName, EventData, SERVER_TO_USER, SocketId, UserId};
 
 use super::error::ApiError;
 
 /// The members of a body that anybody reads. Others are ignored: libraries pass options through.
 #[derive(Debug, Deserialize, Default)]
-pub(super) struct Fields<'a> {
+struct Fields<'a> {
     #[serde(borrow)]
     name: Option<&'a RawValue>,
     #[serde(borrow)]
@@ -28,14 +30,21 @@ pub(super) struct Fields<'a> {
     #[serde(borrow)]
     info: Option<&'a RawValue>,
     #[serde(borrow)]
-    pub(super) batch: Option<&'a RawValue>,
+    batch: Option<&'a RawValue>,
+}
+
+/// A batch whose members are all of the right type, read in one go.
+#[derive(Debug, Deserialize)]
+struct Batch<'a> {
+    #[serde(borrow)]
+    batch: Vec<Object<Fields<'a>>>,
 }
 
 /// Where parameters come from. The body wins.
 #[derive(Debug)]
 pub(super) struct Params<'a> {
-    pub(super) fields: Fields<'a>,
-    query: &'a [(String, String)],
+    fields: Fields<'a>,
+    query: &'a [Pair<'a>],
 }
 
 /// Attributes of channels that an answer may contain.
@@ -48,27 +57,26 @@ pub(super) struct Info {
 
 impl<'a> Params<'a> {
     /// Reads the body, if there is one, and makes sure that the query holds nothing but `known` and the signature.
-    pub(super) fn read(body: &'a [u8], query: &'a [(String, String)], known: &[&str]) -> Result<Self, ApiError> {
-        let extraneous = query.iter().map(|(name, _)| name.as_str());
-        let extraneous = extraneous.filter(|name| !known.contains(name) && !is_signature(name));
-        let extraneous: Vec<&str> = extraneous.collect();
-        if !extraneous.is_empty() {
-            return Err(ApiError::Extraneous(extraneous.join(", ")));
-        }
-        let fields = match body {
-            [] => Fields::default(),
-            body => {
-                let text = std::str::from_utf8(body).map_err(|_| ApiError::InvalidJson)?;
-                json::object(text).map_err(|_| ApiError::InvalidJson)?
-            }
-        };
+    pub(super) fn read(body: &'a [u8], query: &'a [Pair<'a>], known: &[&str]) -> Result<Self, ApiError> {
+        check_query(query, known)?;
+        let fields = if body.is_empty() { Fields::default() } else { object(body)? };
         Ok(Self { fields, query })
     }
 
-    /// Parameters of one event of a batch, where the query plays no part.
-    pub(super) fn of_event(event: &'a RawValue) -> Result<Self, ApiError> {
-        let fields = json::object(event.get()).map_err(|_| ApiError::Type("batch", "an array of objects"))?;
-        Ok(Self { fields, query: &[] })
+    /// Reads the events of a batch, where the query plays no part. What is wrong with one of them is told in its place.
+    pub(super) fn read_batch(body: &'a [u8], query: &[Pair<'_>]) -> Result<Vec<Result<Self, ApiError>>, ApiError> {
+        check_query(query, &[])?;
+        let of_event = |fields| Self { fields, query: &[] };
+        if let Ok(Batch { batch }) = object(body) {
+            return Ok(batch.into_iter().map(|Object(fields)| Ok(of_event(fields))).collect());
+        }
+        // Again, to find out what is wrong.
+        let fields: Fields<'a> = if body.is_empty() { Fields::default() } else { object(body)? };
+        let batch = fields.batch.ok_or(ApiError::Missing("batch"))?;
+        let wrong = || ApiError::Type("batch", "an array of objects");
+        let batch: Vec<&'a RawValue> = serde_json::from_str(batch.get()).map_err(|_| wrong())?;
+        let read = |event: &'a RawValue| json::object(event.get()).map(of_event).map_err(|_| wrong());
+        Ok(batch.into_iter().map(read).collect())
     }
 
     /// The name of the event.
@@ -107,6 +115,9 @@ impl<'a> Params<'a> {
         if names.len() > limits.channels_per_event {
             return Err(ApiError::TooManyChannels(limits.channels_per_event));
         }
+        if let [name] = &names[..] {
+            return Ok(vec![parse_target(name, limits)?]);
+        }
         let names: IndexSet<Cow<'_, str>> = names.into_iter().collect();
         names.iter().map(|name| parse_target(name, limits)).collect()
     }
@@ -132,7 +143,7 @@ impl<'a> Params<'a> {
             return names.into_iter().map(json::string).collect::<Option<_>>().map(Some).ok_or_else(wrong);
         }
         let listed = self.query.iter().filter(|(name, _)| name == "channels[]" || name == "channels");
-        let names: Vec<_> = listed.map(|(_, name)| Cow::Borrowed(name.as_str())).collect();
+        let names: Vec<_> = listed.map(|(_, name)| Cow::Borrowed(&**name)).collect();
         Ok((!names.is_empty()).then_some(names))
     }
 
@@ -165,8 +176,8 @@ impl Info {
 }
 
 /// The first value of a query parameter.
-pub(super) fn query_value<'a>(query: &'a [(String, String)], name: &str) -> Option<&'a str> {
-    query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+pub(super) fn query_value<'a>(query: &'a [Pair<'a>], name: &str) -> Option<&'a str> {
+    query.iter().find(|(key, _)| key == name).map(|(_, value)| &**value)
 }
 
 /// Whom an event is for: a channel, or the user behind `#server-to-user-…`.
@@ -188,6 +199,19 @@ pub(super) fn parse_user_id(id: &str, limits: &Limits) -> Result<UserId, ApiErro
         true => Ok(UserId::new(id)),
         false => Err(ApiError::UserId(id.chars().take(limits.user_id_length).collect())),
     }
+}
+
+/// Makes sure that the query holds nothing but `known` and the signature.
+fn check_query(query: &[Pair<'_>], known: &[&str]) -> Result<(), ApiError> {
+    let names = query.iter().map(|(name, _)| &**name);
+    let extraneous: Vec<&str> = names.filter(|name| !known.contains(name) && !is_signature(name)).collect();
+    if extraneous.is_empty() { Ok(()) } else { Err(ApiError::Extraneous(extraneous.join(", "))) }
+}
+
+/// Reads a body.
+fn object<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, ApiError> {
+    let text = std::str::from_utf8(body).map_err(|_| ApiError::InvalidJson)?;
+    json::object(text).map_err(|_| ApiError::InvalidJson)
 }
 
 fn is_signature(name: &str) -> bool {

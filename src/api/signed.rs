@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use crate::auth::{RequestError, SignedQuery};
+use crate::auth::{Pair, RequestError, SignedQuery};
 use crate::config::Limits;
 use crate::node::Tenant;
 use crate::request_body::{BodyError, Content, RequestBody};
@@ -17,7 +17,7 @@ pub(super) struct Signed<'a> {
     /// The app.
     pub(super) tenant: Arc<Tenant>,
     /// The query parameters, decoded, in order, with lower-case names.
-    pub(super) query: Vec<(String, String)>,
+    pub(super) query: Vec<Pair<'a>>,
     /// The body.
     pub(super) body: Content<'a>,
 }
@@ -29,7 +29,7 @@ impl<'a> Signed<'a> {
     /// In this order: the body's size, who is asking, whether the app may.
     pub(super) async fn read(
         context: &Context,
-        call: Call<'_>,
+        call: Call<'a>,
         body: RequestBody<'a>,
         app_id: Option<&str>,
     ) -> Result<Self, ApiError> {

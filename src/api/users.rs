@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use hyper::StatusCode;
+
 use crate::node::Node;
 use crate::protocol::json;
 
@@ -26,5 +28,5 @@ pub(super) async fn terminate(node: &Arc<Node>, signed: &Signed<'_>, user_id: &s
     Params::read(&signed.body, &signed.query, &[])?;
     let user_id = parse_user_id(user_id, &signed.tenant.app.config().limits)?;
     node.terminate(&signed.tenant, &user_id).await?;
-    Ok(Reply::ok("{}".to_owned()))
+    Ok(Reply::empty(StatusCode::OK))
 }

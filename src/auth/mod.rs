@@ -9,7 +9,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use md5::Digest;
 use sha2::Sha256;
 
-pub use request::{RequestError, SignedQuery, form_pairs, query_pairs, sign_request};
+pub use request::{Pair, RequestError, SignedQuery, form_pairs, query_pairs, sign_request};
 pub use signer::{Signer, shared_secret};
 pub use token::{TokenError, channel_text, user_text, verify_token};
 
@@ -28,6 +28,12 @@ pub fn verify(secret: &str, text: &str, signature: &str) -> bool {
 /// The MD5 of a request body in hex, as the HTTP API signs it.
 pub fn md5_hex(body: &[u8]) -> String {
     hex::encode(md5::Md5::digest(body))
+}
+
+/// Whether `digest`, in hex of either case, is the MD5 of a request body.
+pub fn is_md5(digest: &str, body: &[u8]) -> bool {
+    let mut expected = [0; 16];
+    hex::decode_to_slice(digest, &mut expected).is_ok() && md5::Md5::digest(body)[..] == expected
 }
 
 fn mac(secret: &str, text: &str) -> Hmac<Sha256> {

@@ -54,11 +54,14 @@ pub enum RequestError {
     },
 }
 
+/// A parameter, or a field of a form: its name and its value. Most are in the text as they are meant.
+pub type Pair<'a> = (Cow<'a, str>, Cow<'a, str>);
+
 /// The query of a request, before anybody believed it.
 #[derive(Debug)]
 pub struct SignedQuery<'a> {
     raw: &'a str,
-    pairs: Vec<(String, String)>,
+    pairs: Vec<Pair<'a>>,
 }
 
 impl<'a> SignedQuery<'a> {
@@ -69,7 +72,7 @@ impl<'a> SignedQuery<'a> {
 
     /// The first value of a parameter; names are lower-case.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+        self.pairs.iter().find(|(key, _)| key == name).map(|(_, value)| &**value)
     }
 
     /// Verifies that `app` sent this request: key, version, clock, body and signature, in this order. Returns the
@@ -78,13 +81,13 @@ impl<'a> SignedQuery<'a> {
     /// # Errors
     /// See [`RequestError`].
     pub fn verify(
-        &self,
+        self,
         app: &App,
         method: &str,
         path: &str,
         body: &[u8],
         now: SystemTime,
-    ) -> Result<Vec<(String, String)>, RequestError> {
+    ) -> Result<Vec<Pair<'a>>, RequestError> {
         let key = self.get("auth_key").ok_or(RequestError::Missing("auth_key"))?;
         let secret = app.secret(key).ok_or(RequestError::UnknownKey)?;
         match self.get("auth_version") {
@@ -96,38 +99,42 @@ impl<'a> SignedQuery<'a> {
         let timestamp = timestamp.ok_or(RequestError::NoTimestamp)?;
         let skew = check_clock(timestamp, now, app.config().limits.auth_timestamp_window)?;
         match self.get("body_md5") {
-            Some(digest) if digest.eq_ignore_ascii_case(&super::md5_hex(body)) => {}
+            Some(digest) if super::is_md5(digest, body) => {}
             Some(_) => return Err(RequestError::BodyMd5),
             None if body.is_empty() => {}
             None => return Err(RequestError::Missing("body_md5")),
         }
         let signature = self.get("auth_signature").unwrap_or_default();
-        let accepted = self
-            .readings(path)
-            .find(|(path, pairs)| super::verify(secret.expose(), &canonical(method, path, pairs), signature));
-        match accepted {
-            Some((_, pairs)) => Ok(pairs.into_owned()),
-            None => Err(RequestError::Signature {
-                text: canonical(method, path, &self.pairs).replace('\n', "\\n"),
-                signature: signature.chars().take(128).collect(),
-                detail: match app.config().debug {
-                    true => format!(" (the server's clock is {skew:+} s from auth_timestamp)"),
-                    false => String::new(),
-                },
-            }),
+        let signs =
+            |path: &str, pairs: &[Pair<'_>]| super::verify(secret.expose(), &canonical(method, path, pairs), signature);
+        if signs(path, &self.pairs) {
+            return Ok(self.pairs);
         }
+        for (path, pairs) in self.other_readings(path) {
+            if signs(&path, pairs.as_deref().unwrap_or(&self.pairs)) {
+                return Ok(pairs.unwrap_or(self.pairs));
+            }
+        }
+        Err(RequestError::Signature {
+            text: canonical(method, path, &self.pairs).replace('\n', "\\n"),
+            signature: signature.chars().take(128).collect(),
+            detail: match app.config().debug {
+                true => format!(" (the server's clock is {skew:+} s from auth_timestamp)"),
+                false => String::new(),
+            },
+        })
     }
 
-    /// The ways libraries understand one request: most sign the path as sent and a `+` in the query as a space, some
-    /// the decoded path, some the `+` itself.
-    fn readings<'s>(&'s self, path: &'s str) -> impl Iterator<Item = (Cow<'s, str>, Cow<'s, [(String, String)]>)> {
-        let decoded = percent_decode_str(path).decode_utf8_lossy();
-        let other_path = (decoded != path).then_some(decoded);
+    /// The other ways in which libraries understand one request: most sign the path as sent and a `+` in the query as a
+    /// space, some the decoded path, some the `+` itself. No pairs are those that are known.
+    fn other_readings<'p>(&self, path: &'p str) -> Vec<(Cow<'p, str>, Option<Vec<Pair<'a>>>)> {
+        let decoded = Some(percent_decode_str(path).decode_utf8_lossy()).filter(|decoded| decoded != path);
         let literal_plus = self.raw.contains('+').then(|| query_pairs(self.raw, false));
-        let paths = [Some(Cow::Borrowed(path)), other_path].into_iter().flatten();
-        let queries: Vec<Cow<'s, [_]>> =
-            [Some(Cow::Borrowed(&*self.pairs)), literal_plus.map(Cow::Owned)].into_iter().flatten().collect();
-        paths.flat_map(move |path| queries.clone().into_iter().map(move |pairs| (path.clone(), pairs)))
+        let mut readings = Vec::new();
+        readings.extend(literal_plus.clone().map(|pairs| (Cow::Borrowed(path), Some(pairs))));
+        readings.extend(decoded.clone().map(|path| (path, None)));
+        readings.extend(decoded.zip(literal_plus).map(|(path, pairs)| (path, Some(pairs))));
+        readings
     }
 }
 
@@ -148,9 +155,8 @@ pub fn sign_request(
         pairs.push(("body_md5", &digest));
     }
     pairs.extend(query);
-    let owned: Vec<(String, String)> =
-        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    let signature = super::sign(secret, &canonical(method, path, &owned));
+    let signed: Vec<Pair<'_>> = pairs.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+    let signature = super::sign(secret, &canonical(method, path, &signed));
     pairs.push(("auth_signature", &signature));
     let encode = |text| percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC);
     // Parameter names are plain words and underscores, which need no encoding.
@@ -158,29 +164,56 @@ pub fn sign_request(
 }
 
 /// The parameters of a query string, decoded, in order, with lower-case names.
-pub fn query_pairs(raw: &str, plus_is_space: bool) -> Vec<(String, String)> {
-    let pairs = form_pairs(raw, plus_is_space).into_iter();
-    pairs.map(|(name, value)| (name.to_lowercase(), value)).collect()
+pub fn query_pairs(raw: &str, plus_is_space: bool) -> Vec<Pair<'_>> {
+    let mut pairs = form_pairs(raw, plus_is_space);
+    for (name, _) in &mut pairs {
+        if name.bytes().any(|b| b.is_ascii_uppercase() || !b.is_ascii()) {
+            *name = name.to_lowercase().into();
+        }
+    }
+    pairs
 }
 
 /// The fields of a form, or of a query string, decoded, in order.
-pub fn form_pairs(raw: &str, plus_is_space: bool) -> Vec<(String, String)> {
-    let decode = |text: &str| {
-        let text = if plus_is_space { Cow::Owned(text.replace('+', " ")) } else { Cow::Borrowed(text) };
-        percent_decode_str(&text).decode_utf8_lossy().into_owned()
-    };
+pub fn form_pairs(raw: &str, plus_is_space: bool) -> Vec<Pair<'_>> {
     let pairs = raw.split('&').filter(|pair| !pair.is_empty());
     let pairs = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")));
-    pairs.map(|(name, value)| (decode(name), decode(value))).collect()
+    let encoded = raw.bytes().any(|b| matches!(b, b'%' | b'+'));
+    let decode = |text| if encoded { decode(text, plus_is_space) } else { Cow::Borrowed(text) };
+    // Collected into room for the parameters of a signature, and some more.
+    let mut decoded = Vec::with_capacity(8);
+    decoded.extend(pairs.map(|(name, value)| (decode(name), decode(value))));
+    decoded
+}
+
+fn decode(text: &str, plus_is_space: bool) -> Cow<'_, str> {
+    if plus_is_space && text.contains('+') {
+        let text = text.replace('+', " ");
+        return percent_decode_str(&text).decode_utf8_lossy().into_owned().into();
+    }
+    percent_decode_str(text).decode_utf8_lossy()
 }
 
 /// The text to sign.
-fn canonical(method: &str, path: &str, pairs: &[(String, String)]) -> String {
+fn canonical(method: &str, path: &str, pairs: &[Pair<'_>]) -> String {
     let mut signed: Vec<_> = pairs.iter().filter(|(name, _)| name != "auth_signature").collect();
     // Stable: the values of an array stay in the order of the request.
     signed.sort_by(|(a, _), (b, _)| a.cmp(b));
-    let query: Vec<_> = signed.iter().map(|(name, value)| format!("{name}={value}")).collect();
-    format!("{}\n{path}\n{}", method.to_uppercase(), query.join("&"))
+    let length: usize = signed.iter().map(|(name, value)| name.len() + value.len() + 2).sum();
+    let mut text = String::with_capacity(method.len() + path.len() + length + 2);
+    text.extend(method.chars().map(|c| c.to_ascii_uppercase()));
+    text.push('\n');
+    text.push_str(path);
+    for (index, (name, value)) in signed.iter().enumerate() {
+        text.push(if index == 0 { '\n' } else { '&' });
+        text.push_str(name);
+        text.push('=');
+        text.push_str(value);
+    }
+    if signed.is_empty() {
+        text.push('\n');
+    }
+    text
 }
 
 /// Seconds from the request's time to ours.
@@ -210,14 +243,14 @@ mod tests {
     use super::*;
     use crate::config::AppConfig;
 
-    fn verify(
+    fn verify<'q>(
         (key, secret): (&str, &str),
         method: &str,
         path: &str,
-        query: &str,
+        query: &'q str,
         time: u64,
         body: &str,
-    ) -> Result<Vec<(String, String)>, RequestError> {
+    ) -> Result<Vec<Pair<'q>>, RequestError> {
         let app = App::new(AppConfig::new("1", key, secret));
         let now = UNIX_EPOCH + Duration::from_secs(time);
         SignedQuery::parse(query).verify(&app, method, path, body.as_bytes(), now)
@@ -265,7 +298,7 @@ mod tests {
             let signature = crate::auth::sign("s", &format!("GET\n/p\n{common}&q={signed}"));
             let query = format!("{common}&q=a+b&auth_signature={signature}");
             let pairs = verify(("k", "s"), "GET", "/p", &query, 1, "").unwrap();
-            assert!(pairs.contains(&("q".to_owned(), signed.to_owned())), "{pairs:?}");
+            assert!(pairs.contains(&("q".into(), signed.into())), "{pairs:?}");
         }
     }
 

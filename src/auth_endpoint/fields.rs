@@ -49,7 +49,8 @@ const OWN: [&str; 3] = ["socket_id", "channel_name", "callback"];
 impl Fields {
     /// Those of a query string or of a form.
     pub(super) fn of_form(text: &str) -> Self {
-        Self(form_pairs(text, true))
+        let fields = form_pairs(text, true).into_iter();
+        Self(fields.map(|(name, value)| (name.into_owned(), value.into_owned())).collect())
     }
 
     /// Those of a JSON object. A list of channel names becomes what it would be in a form; other values that are no strings

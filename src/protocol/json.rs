@@ -1,7 +1,11 @@
 //! Reading JSON from strangers: bounded depth, borrowed text, values left as they came.
 
 use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
 
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
@@ -62,6 +66,11 @@ pub fn quoted(text: &str) -> String {
 
 /// Counts brackets outside strings, so that no parser recurses deeper than we allow.
 fn is_shallow(text: &str) -> bool {
+    // Most texts have fewer brackets than they may have levels, and these are counted much faster than strings are told
+    // from what is between them.
+    if text.bytes().filter(|byte| matches!(byte, b'{' | b'[')).count() <= MAX_DEPTH {
+        return true;
+    }
     let mut depth = 0usize;
     let mut in_string = false;
     let mut bytes = text.bytes();
@@ -80,6 +89,30 @@ fn is_shallow(text: &str) -> bool {
         }
     }
     true
+}
+
+/// A value that is an object: of itself, serde would read a struct from an array, too.
+#[derive(Debug)]
+pub struct Object<T>(pub T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(ObjectVisitor(PhantomData))
+    }
+}
+
+struct ObjectVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
+    type Value = Object<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<Self::Value, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(members)).map(Object)
+    }
 }
 
 #[cfg(test)]
@@ -101,6 +134,13 @@ mod tests {
     fn brackets_in_strings_do_not_count() {
         let text = format!("{{\"a\":\"{}\\\"{}\"}}", "[".repeat(500), "{".repeat(500));
         assert!(object::<serde_json::Value>(&text).is_ok());
+    }
+
+    #[test]
+    fn an_object_within_is_no_array() {
+        assert!(serde_json::from_str::<Vec<Object<(u8,)>>>("[[1]]").is_err());
+        let members: Vec<Object<std::collections::BTreeMap<&str, u8>>> = serde_json::from_str("[{\"a\":1}]").unwrap();
+        assert_eq!(members[0].0["a"], 1);
     }
 
     #[test]

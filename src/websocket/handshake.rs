@@ -164,7 +164,7 @@ async fn judge(context: &Context, asked: &Asked<'_>) -> Result<Session, Refusal>
 
 async fn open(context: &Context, asked: &Asked<'_>) -> Result<Session, Refusal> {
     let query = query_pairs(asked.query, true);
-    let protocol = query.iter().find(|(name, _)| name == "protocol").map(|(_, value)| value.as_str());
+    let protocol = query.iter().find(|(name, _)| name == "protocol").map(|(_, value)| &**value);
     let Some(key) = asked.key else {
         let version = protocol.and_then(|text| text.parse().ok());
         return Err(Refusal { reason: CloseReason::PathNotFound, version });
