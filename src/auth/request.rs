@@ -178,15 +178,16 @@ pub fn query_pairs(raw: &str, plus_is_space: bool) -> Vec<Pair<'_>> {
 pub fn form_pairs(raw: &str, plus_is_space: bool) -> Vec<Pair<'_>> {
     let pairs = raw.split('&').filter(|pair| !pair.is_empty());
     let pairs = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")));
-    let encoded = raw.bytes().any(|b| matches!(b, b'%' | b'+'));
-    let decode = |text| if encoded { decode(text, plus_is_space) } else { Cow::Borrowed(text) };
     // Collected into room for the parameters of a signature, and some more.
     let mut decoded = Vec::with_capacity(8);
-    decoded.extend(pairs.map(|(name, value)| (decode(name), decode(value))));
+    decoded.extend(pairs.map(|(name, value)| (decode(name, plus_is_space), decode(value, plus_is_space))));
     decoded
 }
 
 fn decode(text: &str, plus_is_space: bool) -> Cow<'_, str> {
+    if text.bytes().all(|b| b != b'%' && b != b'+') {
+        return Cow::Borrowed(text);
+    }
     if plus_is_space && text.contains('+') {
         let text = text.replace('+', " ");
         return percent_decode_str(&text).decode_utf8_lossy().into_owned().into();

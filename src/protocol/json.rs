@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 
+use memchr::memchr2_iter;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -68,7 +69,7 @@ pub fn quoted(text: &str) -> String {
 fn is_shallow(text: &str) -> bool {
     // Most texts have fewer brackets than they may have levels, and these are counted much faster than strings are told
     // from what is between them.
-    if text.bytes().filter(|byte| matches!(byte, b'{' | b'[')).count() <= MAX_DEPTH {
+    if memchr2_iter(b'{', b'[', text.as_bytes()).nth(MAX_DEPTH).is_none() {
         return true;
     }
     let mut depth = 0usize;
