@@ -4,21 +4,23 @@
 //! there is one order of reading and no cycle. What must travel upward travels as a returned value or through a queue.
 //!
 //! ```text
-//! 6  process   server · bench · cli · main                       who starts what, and in which order it stops
+//! 6  process   server · bench · cli · main                   who starts what, and in which order it stops
 //! 5  edges     websocket · api · auth_endpoint · admin       bytes in, bytes out
 //! 4  session   session                                       one client's conversation
 //! 3  node      node                                          every action, written once
 //! 2  state     channels · webhooks · cluster · authorizers   what is true here, elsewhere, who is told, who may do what
-//! 1  ground    shutdown · socket · rewound · request_body ·   small tools without opinions
+//! 1  ground    shutdown · socket · rewound · request_body ·  small tools without opinions
 //!              response · http_client · rate_limit ·
 //!              metrics · outbox · apps · auth
 //! 0  words     protocol · config                             plain data: no sockets, no tasks, no clock
 //! ```
 //!
 //! The life of a message: **trigger** ([`api`], [`node`]) → **publish** ([`cluster`], if there are other nodes) →
-//! **deliver** ([`channels`]) → **push** ([`outbox`]) → **write** ([`websocket`]). It is encoded once per channel into a [`protocol::Frame`], which all subscribers share, and
-//! it is never waited for: a client that reads too slowly overflows its own outbox and is sent away, and nobody else
-//! notices.
+//! **deliver** ([`channels`]) → **push** ([`outbox`]) → **write** ([`socket`]). It is encoded once per channel into a
+//! [`protocol::Frame`], which all subscribers share. Whoever publishes to a quiet channel writes it to the subscribers'
+//! sockets, and no other task wakes up for that; what comes while that goes on is taken along in the next round, many
+//! frames in one write. A client is never waited for: what its socket does not take waits in its outbox, and one that
+//! reads too slowly overflows it and is sent away, and nobody else notices.
 //!
 //! [`Config`] and [`Server`] are all that `main` and the tests need:
 //!

@@ -1,14 +1,25 @@
-//! The bounded queue between fan-out and one client.
+//! The bounded queue between fan-out and one client, and the way around it.
 
-use std::mem;
-use std::task::{Context, Poll, Waker};
+use std::collections::VecDeque;
+use std::hint::black_box;
+use std::io::{self, ErrorKind, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker, ready};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
+use tokio::io::AsyncWrite;
 
 use crate::protocol::{CloseReason, Frame};
+use crate::socket::Writer;
 
-/// The frames that wait for one client. Putting one in never waits and cannot fail; taking them out is the business of
-/// the one task that writes to the client's transport.
+/// Frames written with one system call.
+const BATCH: usize = 64;
+
+/// The frames that wait for one client, and the socket that they go to. Putting one in never waits and cannot fail.
+///
+/// While nothing waits, a frame is written at once, by whoever brings it: that costs one system call and wakes nobody. What
+/// the socket does not take, and what has to be encrypted, is left to the one task that serves the client. All that is
+/// ever written goes through here, so that frames keep their order and never interleave.
 ///
 /// Overflow policy: when more than the app's limit of bytes waits, the outbox drops what it holds and closes itself with
 /// [`CloseReason::SlowConsumer`]. A slow client pays for itself, knows that it missed something, and nobody else notices.
@@ -20,46 +31,89 @@ pub struct Outbox {
 
 #[derive(Debug, Default)]
 struct Queue {
-    frames: Vec<Frame>,
-    /// Bytes of `frames`, and of those taken but not yet written.
+    frames: VecDeque<Frame>,
+    /// Bytes of the first frame that are written already.
+    begun: usize,
+    /// Bytes of `frames`.
     bytes: usize,
     closed: Option<CloseReason>,
     /// Frames that an overflow threw away.
     dropped: u64,
-    writer: Option<Waker>,
-}
-
-/// What the writing task finds.
-#[derive(Debug)]
-pub enum Ready {
-    /// Frames to write, in this order.
-    Frames(Vec<Frame>),
-    /// The end: frames to write still, and then the reason.
-    Closed(Vec<Frame>, CloseReason),
+    writer: Option<Writer>,
+    /// The encryption holds bytes back.
+    flush: bool,
+    /// Who serves the client.
+    task: Option<Waker>,
 }
 
 impl Outbox {
-    /// An empty outbox that holds at most `limit` bytes.
+    /// An empty outbox that holds at most `limit` bytes, and has no socket yet.
     pub fn new(limit: usize) -> Self {
         Self { limit, queue: Mutex::default() }
     }
 
-    /// Queues a frame. One for a closed outbox is ignored: its client is going and hears the reason.
+    /// Gives it the socket. What waits is written with the next [`Outbox::poll_write`].
+    pub fn connect(&self, writer: Writer) {
+        self.queue.lock().writer = Some(writer);
+    }
+
+    /// Brings a frame. One for a closed outbox is ignored: its client is going and hears the reason.
     pub fn push(&self, frame: Frame) {
+        self.push_all(std::iter::once(&frame));
+    }
+
+    /// Brings a frame, and leaves it to [`Outbox::flush`] to write it: for whoever holds a lock.
+    pub fn hold(&self, frame: Frame) {
+        let mut queue = self.queue.lock();
+        if queue.closed.is_none() {
+            queue.push(frame, self.limit);
+        }
+    }
+
+    /// Writes what waits, as far as the socket takes it. The rest is left to the client's task.
+    pub fn flush(&self) {
+        let mut queue = self.queue.lock();
+        if queue.writer.is_some() {
+            // If the socket is broken, the client's task finds out.
+            let _ = queue.write(|writer, slices| match writer.write_at_once(slices) {
+                Some(Ok(written)) => Poll::Ready(Ok(written)),
+                Some(Err(_)) | None => Poll::Pending,
+            });
+        }
+        if !queue.frames.is_empty() || queue.closed.is_some() {
+            wake(queue);
+        }
+    }
+
+    /// Brings several frames, which are written together.
+    pub fn push_all<'f>(&self, mut frames: impl Iterator<Item = &'f Frame> + Clone) {
         let mut queue = self.queue.lock();
         if let Some(reason) = &queue.closed {
             // Until its task has left the channels, a slow client goes on missing frames.
-            queue.dropped += u64::from(*reason == CloseReason::SlowConsumer);
+            queue.dropped += if *reason == CloseReason::SlowConsumer { frames.count() as u64 } else { 0 };
             return;
         }
-        queue.bytes += frame.len();
-        if queue.bytes > self.limit {
-            queue.dropped = std::mem::take(&mut queue.frames).len() as u64 + 1;
-            queue.closed = Some(CloseReason::SlowConsumer);
-        } else {
-            queue.frames.push(frame);
+        let idle = queue.frames.is_empty();
+        // What could never wait is too much for an idle client, too: that must not depend on how the network is doing.
+        let fits = frames.clone().all(|frame| frame.len() <= self.limit);
+        if idle
+            && fits
+            && let Some(writer) = &queue.writer
+        {
+            queue.begun = write_at_once(&mut frames, writer);
         }
-        wake(queue);
+        for frame in frames {
+            queue.push(frame.clone(), self.limit);
+        }
+        if (idle && !queue.frames.is_empty()) || queue.closed.is_some() {
+            wake(queue);
+        }
+    }
+
+    /// Has the processor fetch what the next [`Outbox::push_all`] needs.
+    #[inline]
+    pub fn prefetch(&self) {
+        black_box((self.limit, self.queue.is_locked()));
     }
 
     /// Ends the conversation after the frames that wait already. The first reason stays.
@@ -76,86 +130,213 @@ impl Outbox {
         self.queue.lock().closed.is_some()
     }
 
-    /// Takes all frames once there are any, or once the outbox is closed. Frames taken count towards the limit until
-    /// [`Outbox::written`] says how many bytes of them are gone.
-    ///
-    /// Only one task may poll; the last waker counts.
-    pub fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<Ready> {
-        let mut queue = self.queue.lock();
-        match (&queue.closed, queue.frames.is_empty()) {
-            (Some(reason), _) => {
-                let reason = reason.clone();
-                Poll::Ready(Ready::Closed(mem::take(&mut queue.frames), reason))
-            }
-            (None, false) => Poll::Ready(Ready::Frames(mem::take(&mut queue.frames))),
-            (None, true) => {
-                queue.writer = Some(cx.waker().clone());
-                Poll::Pending
-            }
-        }
-    }
-
     /// Frames that the client missed because the outbox overflowed.
     pub fn dropped(&self) -> u64 {
         self.queue.lock().dropped
     }
 
-    /// Adds frames that were taken out and given up.
-    pub fn count_dropped(&self, frames: usize) {
-        self.queue.lock().dropped += frames as u64;
+    /// Writes what waits, until the outbox is closed, and says why it was. Does not wait for a slow socket then.
+    ///
+    /// Only one task may poll; the last waker counts.
+    ///
+    /// # Errors
+    /// The socket is gone.
+    pub fn poll_write(&self, cx: &mut Context<'_>) -> Poll<io::Result<CloseReason>> {
+        let mut queue = self.queue.lock();
+        if let Some(reason) = &queue.closed {
+            return Poll::Ready(Ok(reason.clone()));
+        }
+        if queue.poll_drain(cx)?.is_ready() {
+            // Most clients are silent most of the time.
+            queue.frames = VecDeque::new();
+        }
+        match &mut queue.task {
+            Some(task) => task.clone_from(cx.waker()),
+            task => *task = Some(cx.waker().clone()),
+        }
+        Poll::Pending
     }
 
-    /// Accounts for bytes that reached the transport.
-    pub fn written(&self, bytes: usize) {
+    /// Adds last words to an outbox that is closed.
+    pub fn say_good_bye(&self, frame: Frame) {
         let mut queue = self.queue.lock();
-        queue.bytes = queue.bytes.saturating_sub(bytes);
+        queue.bytes += frame.len();
+        queue.frames.push_back(frame);
+    }
+
+    /// Writes everything that waits, also in a closed outbox.
+    ///
+    /// # Errors
+    /// The socket is gone.
+    pub fn poll_drain(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.queue.lock().poll_drain(cx)
+    }
+
+    /// Tells the peer that nothing more will come.
+    ///
+    /// # Errors
+    /// The socket is gone.
+    pub fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.queue.lock().writer {
+            Some(writer) => Pin::new(writer).poll_shutdown(cx),
+            None => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// Lets go of the socket, so that it closes as soon as nobody reads from it any more.
+    pub fn disconnect(&self) {
+        if let Some(Writer::Plain(writer)) = self.queue.lock().writer.take() {
+            // Or else it would be shut down first, at the cost of a system call.
+            writer.forget();
+        }
+    }
+
+    /// Takes out what waits, for somebody who writes it in another way. Nothing may have been written of it yet.
+    pub fn take(&self) -> Vec<Frame> {
+        let mut queue = self.queue.lock();
+        queue.bytes = 0;
+        std::mem::take(&mut queue.frames).into()
     }
 }
 
-fn wake(mut queue: parking_lot::MutexGuard<'_, Queue>) {
-    let writer = queue.writer.take();
+impl Queue {
+    /// Queues a frame, or closes the outbox if that is too much.
+    fn push(&mut self, frame: Frame, limit: usize) {
+        if self.closed.is_some() {
+            self.dropped += 1;
+            return;
+        }
+        self.bytes += frame.len();
+        self.frames.push_back(frame);
+        if self.bytes > limit {
+            self.give_up();
+            self.closed = Some(CloseReason::SlowConsumer);
+        }
+    }
+
+    /// Writes everything, and has it sent.
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.write(|writer, slices| Pin::new(writer).poll_write_vectored(cx, slices)))?;
+        if self.flush
+            && let Some(writer) = &mut self.writer
+        {
+            ready!(Pin::new(writer).poll_flush(cx))?;
+            self.flush = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Writes everything, in this way. Without a socket that has to wait.
+    fn write(
+        &mut self,
+        mut write: impl FnMut(&mut Writer, &[IoSlice<'_>]) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<()>> {
+        let Some(writer) = &mut self.writer else { return Poll::Pending };
+        while !self.frames.is_empty() {
+            let mut slices = [IoSlice::new(&[]); BATCH];
+            let mut begun = self.begun;
+            let mut count = 0;
+            for (slice, frame) in slices.iter_mut().zip(&self.frames) {
+                *slice = IoSlice::new(&frame.websocket()[std::mem::take(&mut begun)..]);
+                count += 1;
+            }
+            self.flush = true;
+            let written = ready!(write(writer, &slices[..count]))?;
+            if written == 0 {
+                return Poll::Ready(Err(ErrorKind::WriteZero.into()));
+            }
+            self.begun += written;
+            while let Some(frame) = self.frames.front().filter(|frame| frame.len() <= self.begun) {
+                self.begun -= frame.len();
+                self.bytes -= frame.len();
+                self.frames.pop_front();
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Gives up what a slow client has not read, but for a frame it has read a part of.
+    fn give_up(&mut self) {
+        let kept = usize::from(self.begun > 0);
+        self.dropped += self.frames.len().saturating_sub(kept) as u64;
+        self.frames.truncate(kept);
+        self.bytes = self.frames.iter().map(Frame::len).sum();
+    }
+}
+
+/// Writes frames as long as the socket takes them, and leaves the others. Returns the bytes of the first of these that
+/// are written.
+fn write_at_once<'f>(frames: &mut (impl Iterator<Item = &'f Frame> + Clone), writer: &Writer) -> usize {
+    loop {
+        let mut slices = [IoSlice::new(&[]); BATCH];
+        let mut count = 0;
+        for (slice, frame) in slices.iter_mut().zip(frames.clone()) {
+            *slice = IoSlice::new(frame.websocket());
+            count += 1;
+        }
+        if count == 0 {
+            return 0;
+        }
+        let slices = &slices[..count];
+        // If the socket is full or broken, the client's task finds out which.
+        let Some(Ok(mut written)) = writer.write_at_once(slices) else { return 0 };
+        for slice in slices {
+            if written < slice.len() {
+                return written;
+            }
+            written -= slice.len();
+            frames.next();
+        }
+    }
+}
+
+fn wake(mut queue: MutexGuard<'_, Queue>) {
+    let task = queue.task.take();
     drop(queue);
-    if let Some(writer) = writer {
-        writer.wake();
+    if let Some(task) = task {
+        task.wake();
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncReadExt;
+    use tokio::net::{TcpListener, TcpStream};
+
     use super::*;
+    use crate::socket::Socket;
 
     fn frame(bytes: usize) -> Frame {
-        Frame::control(vec![0; bytes])
+        Frame::control(vec![b'x'; bytes])
     }
 
-    fn ready(outbox: &Outbox) -> Poll<Ready> {
-        outbox.poll_ready(&mut Context::from_waker(Waker::noop()))
+    fn lengths(outbox: &Outbox) -> Vec<usize> {
+        outbox.take().iter().map(Frame::len).collect()
+    }
+
+    fn poll(outbox: &Outbox) -> Poll<io::Result<CloseReason>> {
+        outbox.poll_write(&mut Context::from_waker(Waker::noop()))
+    }
+
+    /// An outbox with a socket, and the other end of it.
+    async fn connected(limit: usize) -> (Outbox, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let server = listener.accept().await.unwrap().0;
+        server.writable().await.unwrap();
+        let outbox = Outbox::new(limit);
+        outbox.connect(Socket::Plain(server).into_split().1);
+        (outbox, client)
     }
 
     #[test]
-    fn frames_come_out_together_and_in_order() {
+    fn without_a_socket_frames_wait_in_order() {
         let outbox = Outbox::new(100);
-        assert!(ready(&outbox).is_pending());
+        assert!(poll(&outbox).is_pending());
         outbox.push(frame(3));
-        outbox.push(frame(5));
-        let Poll::Ready(Ready::Frames(frames)) = ready(&outbox) else { panic!("no frames") };
-        assert_eq!(frames.iter().map(Frame::len).collect::<Vec<_>>(), [3, 5]);
-        assert!(ready(&outbox).is_pending());
-    }
-
-    #[test]
-    fn frames_that_were_taken_but_not_written_count() {
-        let outbox = Outbox::new(10);
-        outbox.push(frame(8));
-        drop(ready(&outbox));
-        outbox.written(4);
-        outbox.push(frame(6));
-        assert!(!outbox.is_closed());
-        outbox.push(frame(1));
-        let Poll::Ready(Ready::Closed(frames, CloseReason::SlowConsumer)) = ready(&outbox) else {
-            panic!("not closed")
-        };
-        assert!(frames.is_empty());
+        outbox.push_all([frame(5), frame(7)].iter());
+        assert!(poll(&outbox).is_pending());
+        assert_eq!(lengths(&outbox), [3, 5, 7]);
     }
 
     #[test]
@@ -164,10 +345,62 @@ mod tests {
         outbox.push(frame(2));
         outbox.close(CloseReason::ShuttingDown);
         outbox.close(CloseReason::NoPong);
-        outbox.push(frame(2));
-        let Poll::Ready(Ready::Closed(frames, CloseReason::ShuttingDown)) = ready(&outbox) else {
-            panic!("not closed")
-        };
-        assert_eq!(frames.len(), 1);
+        outbox.push(frame(3));
+        assert!(matches!(poll(&outbox), Poll::Ready(Ok(CloseReason::ShuttingDown))));
+        assert_eq!((lengths(&outbox), outbox.dropped()), (vec![2], 0));
+    }
+
+    #[tokio::test]
+    async fn while_nothing_waits_frames_are_written_at_once_and_together() {
+        let (outbox, mut client) = connected(1000).await;
+        outbox.push(frame(3));
+        let many: Vec<Frame> = (1..=3 * BATCH).map(frame).collect();
+        outbox.push_all(many.iter());
+        assert!(lengths(&outbox).is_empty() && !outbox.is_closed());
+        let mut heard = vec![0; 3 + many.iter().map(Frame::len).sum::<usize>()];
+        client.read_exact(&mut heard).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_the_socket_does_not_take_waits_and_follows_without_a_gap() {
+        let (outbox, mut client) = connected(usize::MAX).await;
+        let numbered = |number: usize| Frame::control(format!("{number:050000}").into_bytes());
+        let mut pushed = 0;
+        while lengths_of_backlog(&outbox) < 3 {
+            outbox.push(numbered(pushed));
+            pushed += 1;
+        }
+        let drained = std::future::poll_fn(|cx| outbox.poll_drain(cx));
+        let mut heard = vec![0; 50_000 * pushed];
+        let (drained, read) = tokio::join!(drained, client.read_exact(&mut heard));
+        assert!(drained.is_ok() && read.is_ok());
+        for (number, text) in heard.chunks(50_000).enumerate() {
+            assert_eq!(text, numbered(number).websocket());
+        }
+    }
+
+    #[tokio::test]
+    async fn an_overflow_gives_up_all_but_what_is_begun() {
+        const HUGE: usize = 64 * 1024 * 1024;
+        let (outbox, _client) = connected(HUGE).await;
+        // More than any socket buffer: a part of it is written.
+        outbox.push(frame(HUGE));
+        outbox.push(frame(HUGE - 1));
+        assert!(matches!(poll(&outbox), Poll::Ready(Ok(CloseReason::SlowConsumer))));
+        assert_eq!((lengths(&outbox), outbox.dropped()), (vec![HUGE], 1));
+        outbox.push(frame(1));
+        assert_eq!(outbox.dropped(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_frame_that_could_never_wait_is_not_written() {
+        let (outbox, _client) = connected(10).await;
+        outbox.push_all([frame(10), frame(11)].iter());
+        assert!(matches!(poll(&outbox), Poll::Ready(Ok(CloseReason::SlowConsumer))));
+        assert_eq!((lengths(&outbox), outbox.dropped()), (vec![], 2));
+    }
+
+    fn lengths_of_backlog(outbox: &Outbox) -> usize {
+        outbox.queue.lock().frames.len()
     }
 }

@@ -1,7 +1,12 @@
 //! An HTTP answer: a status, a media type and a body that is there already.
 
+use std::cell::Cell;
+use std::io::Write;
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use bytes::Bytes;
 use http_body_util::Full;
+use httpdate::HttpDate;
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
 
@@ -34,6 +39,35 @@ impl Answer {
     /// An answer whose head says nothing else.
     pub fn new(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Self {
         Self { status, content_type, header: None, body: body.into() }
+    }
+}
+
+/// The current second as the `Date` header has it. Formatted once a second by each thread: at full speed that would be
+/// time lost.
+#[derive(Debug, Clone, Copy)]
+pub struct Date([u8; 29]);
+
+impl Date {
+    /// What the clock says.
+    pub fn now() -> Self {
+        thread_local! {
+            static LAST: Cell<(u64, Date)> = const { Cell::new((0, Date([b' '; 29]))) };
+        }
+        let now = SystemTime::now();
+        let second = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        LAST.with(|last| {
+            if last.get().0 != second {
+                let mut date = Date([b' '; 29]);
+                write!(&mut date.0[..], "{}", HttpDate::from(now)).expect("an HTTP date has 29 characters");
+                last.set((second, date));
+            }
+            last.get().1
+        })
+    }
+
+    /// Its text.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use foldhash::quality::RandomState;
 use tracing::{debug, trace};
 
 use crate::apps::Seat;
@@ -23,7 +24,7 @@ pub struct Session {
     client: Client,
     version: u32,
     /// Own subscriptions, and as whom on presence channels: what the end of the session has to walk, and no more.
-    subscriptions: HashMap<ChannelName, Option<UserId>>,
+    subscriptions: HashMap<ChannelName, Option<UserId>, RandomState>,
     user: Option<Box<SignIn>>,
     client_events: RateLimit,
     last_activity: Instant,
@@ -65,7 +66,7 @@ impl Session {
         Ok(Self {
             node: Arc::clone(node),
             version,
-            subscriptions: HashMap::new(),
+            subscriptions: HashMap::default(),
             user: None,
             client_events: RateLimit::per_second(limits.client_events_per_second),
             last_activity: now,

@@ -1,9 +1,12 @@
 //! A client's TCP connection, with or without TLS: the one type that the public listener accepts.
 
+use std::fmt;
 use std::io::{self, IoSlice};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -16,6 +19,25 @@ pub enum Socket {
     Plain(TcpStream),
     /// TLS over TCP.
     Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// Where a client is, for the log.
+#[derive(Debug, Clone)]
+pub enum PeerAddress {
+    /// Address and port of its connection.
+    Direct(SocketAddr),
+    /// What a trusted proxy says.
+    Forwarded(Box<str>),
+}
+
+impl fmt::Display for PeerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Direct(address) => address.fmt(f),
+            // A stranger may have written it.
+            Self::Forwarded(text) => text.escape_debug().fmt(f),
+        }
+    }
 }
 
 /// The half that reads.
@@ -49,6 +71,23 @@ impl Socket {
                 (Reader::Tls(reader), Writer::Tls(writer))
             }
         }
+    }
+}
+
+impl Writer {
+    /// Writes as much as the system takes at once, without waiting and without asking the runtime whether it might.
+    /// `None` for a connection on which only its own task can write.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::WouldBlock`] if that is nothing now; else the connection is broken.
+    #[inline]
+    pub fn write_at_once(&self, slices: &[IoSlice<'_>]) -> Option<io::Result<usize>> {
+        let Self::Plain(half) = self else { return None };
+        let socket = SockRef::from(half.as_ref());
+        Some(match slices {
+            [slice] => socket.send(slice),
+            slices => socket.send_vectored(slices),
+        })
     }
 }
 

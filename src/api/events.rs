@@ -19,13 +19,10 @@ pub(super) async fn trigger(node: &Arc<Node>, signed: &Signed<'_>) -> Result<Rep
     let known = ["name", "data", "channel", "channels", "channels[]", "socket_id", "info"];
     let params = Params::read(&signed.body, &signed.query, &known)?;
     let limits = &signed.tenant.app.config().limits;
-    let trigger = Trigger {
-        event: params.event_name(limits)?,
-        data: params.data()?,
-        targets: params.targets(limits)?,
-        except: params.except()?,
-    };
+    let (event, data, targets, except) =
+        (params.event_name(limits)?, params.data()?, params.targets(limits)?, params.except()?);
     let info = params.info()?;
+    let trigger = Trigger { event, data, targets, except, asks: info.is_some() };
     let reach = publish(node, &signed.tenant, std::slice::from_ref(&trigger)).await?;
     let Some(info) = info else { return Ok(Reply::empty(StatusCode::OK)) };
     let channels = trigger.targets.iter().zip(&reach);
@@ -46,13 +43,11 @@ pub(super) async fn trigger_batch(node: &Arc<Node>, signed: &Signed<'_>) -> Resu
     let (mut triggers, mut infos) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
     for params in batch {
         let params = params?;
-        triggers.push(Trigger {
-            event: params.event_name(limits)?,
-            data: params.data()?,
-            targets: vec![params.target(limits)?],
-            except: params.except()?,
-        });
-        infos.push(params.info()?);
+        let (event, data, target, except) =
+            (params.event_name(limits)?, params.data()?, params.target(limits)?, params.except()?);
+        let info = params.info()?;
+        triggers.push(Trigger { event, data, targets: vec![target], except, asks: info.is_some() });
+        infos.push(info);
     }
     let reach = publish(node, &signed.tenant, &triggers).await?;
     if infos.iter().all(Option::is_none) {
@@ -75,13 +70,14 @@ pub(super) async fn trigger_raw(node: &Arc<Node>, signed: &Signed<'_>, channel: 
         data: EventData::from_text(data),
         targets: vec![super::params::parse_target(channel, limits)?],
         except: params.except()?,
+        asks: false,
     };
     publish(node, &signed.tenant, &[trigger]).await?;
     Ok(Reply::empty(StatusCode::ACCEPTED))
 }
 
 /// Checks what concerns all events together, then publishes them in order. Returns who is there, target by target.
-async fn publish(node: &Arc<Node>, tenant: &Tenant, triggers: &[Trigger]) -> Result<Vec<Occupancy>, ApiError> {
+async fn publish(node: &Arc<Node>, tenant: &Tenant, triggers: &[Trigger<'_>]) -> Result<Vec<Occupancy>, ApiError> {
     let limit = tenant.app.config().limits.event_data;
     if triggers.iter().any(|trigger| trigger.data.length() > limit) {
         return Err(ApiError::DataTooLarge(limit));

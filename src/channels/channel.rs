@@ -3,25 +3,34 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use foldhash::fast::RandomState;
 use indexmap::IndexMap;
 use parking_lot::{Mutex, MutexGuard};
+use prometheus_client::metrics::counter::Counter;
 
 use crate::outbox::Outbox;
 use crate::protocol::{ChannelName, EventData, Frame, ServerEvent, SocketId, SubscriptionError, UserId};
 
 use super::agenda::Chore;
+use super::fan_out::{CHUNK, Queue, Round, TURN};
 use super::presence::Presence;
 use super::replica::{Position, Replica};
 use super::{Occupancy, Rules, Subscribed, Subscriber, Unsubscribed};
 
 /// A channel that somebody is subscribed to, or that holds a cached event.
-#[derive(Debug, Default)]
-pub(super) struct Channel(Mutex<State>);
+#[derive(Debug)]
+pub(super) struct Channel {
+    state: Mutex<State>,
+    queue: Arc<Queue>,
+}
 
 /// What is true of a channel.
 #[derive(Debug, Default)]
 pub(super) struct State {
-    pub(super) subscribers: IndexMap<SocketId, Subscription>,
+    pub(super) subscribers: Subscribers,
+    /// What goes to all of them.
+    queue: Arc<Queue>,
+    round: Round,
     pub(super) presence: Option<Box<Presence>>,
     pub(super) cached: Option<Box<Cached>>,
     count: Count,
@@ -32,11 +41,16 @@ pub(super) struct State {
     retired: bool,
 }
 
+/// Who gets the channel's events. The ids are ours: nobody can choose them so that they collide.
+pub(super) type Subscribers = IndexMap<SocketId, Subscription, RandomState>;
+
 /// Somebody who gets the channel's events.
 #[derive(Debug)]
 pub(super) struct Subscription {
     pub(super) outbox: Arc<Outbox>,
     pub(super) user_id: Option<UserId>,
+    /// The first frame that it has not had.
+    pub(super) next: u64,
 }
 
 /// Somebody who will be subscribed once the cluster knows.
@@ -91,9 +105,34 @@ impl Count {
 }
 
 impl Channel {
-    /// The channel, for as long as the guard lives.
+    /// A channel without subscribers.
+    pub(super) fn new() -> Self {
+        let queue = Arc::new(Queue::default());
+        let state = State { queue: Arc::clone(&queue), ..State::default() };
+        Self { state: Mutex::new(state), queue }
+    }
+
+    /// What is true of it, for as long as the guard lives.
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock()
+        self.state.lock()
+    }
+
+    /// What goes to all subscribers, in this order.
+    pub(super) fn queue(&self) -> &Queue {
+        &self.queue
+    }
+
+    /// Delivers for a while. False if there is nothing left to do.
+    pub(super) fn turn(&self, delivered: &Counter) -> bool {
+        let mut state = self.state.lock();
+        for _ in 0..TURN / CHUNK {
+            let State { subscribers, queue, round, .. } = &mut *state;
+            if !round.go_on(queue, subscribers, delivered) {
+                return false;
+            }
+            MutexGuard::bump(&mut state);
+        }
+        true
     }
 }
 
@@ -118,27 +157,27 @@ impl State {
         let cache_miss = self.greet(name, &subscriber.outbox, now);
         let Subscriber { socket_id, outbox, member } = subscriber;
         if let Some(member) = member.as_ref().filter(|_| member_added) {
-            self.deliver(&ServerEvent::MemberAdded { channel: name.as_str(), member }.encode(), None);
+            self.deliver(ServerEvent::MemberAdded { channel: name.as_str(), member }.encode(), None);
         }
         let occupied = self.subscribers.is_empty();
         let user_id = member.map(|member| member.user_id);
-        self.subscribers.insert(socket_id, Subscription { outbox, user_id });
+        self.add(socket_id, outbox, user_id);
         Ok(Subscribed { occupied, member_added, cache_miss, counted: false, touched: false })
     }
 
-    /// Tells a newcomer that the subscription is in place, who is here, and what the cached event is. True if a cache
-    /// channel had nothing to show.
+    /// Tells a newcomer that the subscription is in place, who is here, and what the cached event is, as soon as the outbox
+    /// is flushed. True if a cache channel had nothing to show.
     pub(super) fn greet(&self, name: &ChannelName, outbox: &Outbox, now: Instant) -> bool {
         let list = self.presence.as_ref().filter(|_| name.is_presence()).map(|presence| presence.list());
         let data = list.as_deref().unwrap_or("{}");
-        outbox.push(ServerEvent::SubscriptionSucceeded { channel: name.as_str(), data }.encode());
+        outbox.hold(ServerEvent::SubscriptionSucceeded { channel: name.as_str(), data }.encode());
         let cached = self.cached(now).map(|event| event.frame.clone());
         let cache_miss = name.is_cache() && cached.is_none();
         if cache_miss {
-            outbox.push(ServerEvent::CacheMiss { channel: name.as_str() }.encode());
+            outbox.hold(ServerEvent::CacheMiss { channel: name.as_str() }.encode());
         }
         if let Some(frame) = cached {
-            outbox.push(frame);
+            outbox.hold(frame);
         }
         cache_miss
     }
@@ -155,21 +194,20 @@ impl State {
             })
         });
         if let Some(user_id) = &member_removed {
-            self.deliver(&ServerEvent::MemberRemoved { channel: name.as_str(), user_id }.encode(), None);
+            self.deliver(ServerEvent::MemberRemoved { channel: name.as_str(), user_id }.encode(), None);
         }
         Some(Unsubscribed { vacated: self.subscribers.is_empty(), member_removed, counted: false, touched: false })
     }
 
-    /// Puts a frame into all outboxes but one; how many there were.
-    pub(super) fn deliver(&self, frame: &Frame, except: Option<SocketId>) -> usize {
-        let mut delivered = 0;
-        for (socket_id, subscription) in &self.subscribers {
-            if Some(*socket_id) != except {
-                subscription.outbox.push(frame.clone());
-                delivered += 1;
-            }
-        }
-        delivered
+    /// Adds a subscriber, who gets everything that comes from here on.
+    pub(super) fn add(&mut self, socket_id: SocketId, outbox: Arc<Outbox>, user_id: Option<UserId>) {
+        let next = self.queue.next();
+        self.subscribers.insert(socket_id, Subscription { outbox, user_id, next });
+    }
+
+    /// Queues a frame for all subscribers but one. Whoever has locked the channel sees to its delivery afterwards.
+    pub(super) fn deliver(&self, frame: Frame, except: Option<SocketId>) {
+        self.queue.push(frame, except);
     }
 
     /// Keeps an event for newcomers. A chore drops it later; there is one already if an event is replaced.
@@ -246,7 +284,7 @@ impl State {
         self.count.last_sent = Some(now);
         self.count.held_back = false;
         let count = self.subscribers.len();
-        self.deliver(&ServerEvent::SubscriptionCount { channel: name.as_str(), count }.encode(), None);
+        self.deliver(ServerEvent::SubscriptionCount { channel: name.as_str(), count }.encode(), None);
     }
 
     /// Whether a connection is subscribed, or will be.

@@ -1,12 +1,13 @@
 //! Who is subscribed on this node, who is a member, who is signed in, what was cached.
 //!
-//! Everything here is in memory and immediate: a method takes a lock, changes what is true, puts frames into outboxes and
-//! reports the edge. Nothing waits, so no lock is ever held across an await. Each channel has a lock of its own, under
-//! which it decides and delivers; that alone gives all its subscribers one order, and lets a newcomer's member list and
-//! the member events after it neither miss nor repeat anyone.
+//! Everything here is in memory and immediate: a method takes a lock, changes what is true, queues what subscribers must
+//! hear and reports the edge. Nothing waits, so no lock is ever held across an await. Each channel has a lock of its own,
+//! under which it decides and delivers, and one queue; that alone gives all its subscribers one order, and lets a
+//! newcomer's member list and the member events after it neither miss nor repeat anyone.
 
 mod agenda;
 mod channel;
+mod fan_out;
 mod presence;
 mod replica;
 mod shared;
@@ -16,25 +17,34 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
-use parking_lot::Mutex;
+use foldhash::quality::RandomState;
+use parking_lot::{Mutex, MutexGuard};
+use prometheus_client::metrics::counter::Counter;
+use tokio::task::yield_now;
 
 use crate::config::AppConfig;
 use crate::outbox::Outbox;
 use crate::protocol::{ChannelName, CloseReason, EventData, Frame, Member, SocketId, SubscriptionError, UserId};
+use crate::shutdown::Shutdown;
 
 use agenda::{Agenda, Chore};
 use channel::{Cached, Channel, State};
+use fan_out::Duty;
 pub use replica::{Answer, Contribution, Everything, Life, News, Outcome, Position};
 pub use users::{Changed, Connection, Greeting, Users};
 
 /// The channels of one app on this node.
 #[derive(Debug)]
 pub struct Channels {
-    channels: DashMap<ChannelName, Arc<Channel>>,
+    channels: DashMap<ChannelName, Arc<Channel>, RandomState>,
     agenda: Mutex<Agenda>,
     rules: Rules,
     /// Clients whose subscription had to be refused because the cluster was out of reach.
     stranded: Mutex<Vec<Weak<Outbox>>>,
+    /// Frames that went to subscribers.
+    delivered: Counter,
+    /// Who waits for the tasks that deliver to large channels.
+    tasks: Shutdown,
 }
 
 /// What the app's configuration says about channels.
@@ -112,8 +122,9 @@ pub struct Due {
 }
 
 impl Channels {
-    /// No channels yet. In a cluster, subscriptions wait for it at most as long as `patience`.
-    pub fn new(config: &AppConfig, patience: Option<Duration>) -> Self {
+    /// No channels yet. In a cluster, subscriptions wait for it at most as long as `patience`. Deliveries are counted in
+    /// `delivered`, and those that take longer are `tasks`.
+    pub fn new(config: &AppConfig, patience: Option<Duration>, delivered: Counter, tasks: Shutdown) -> Self {
         let limits = &config.limits;
         let rules = Rules {
             presence_members: limits.presence_members,
@@ -125,7 +136,8 @@ impl Channels {
             shared: patience.is_some(),
             patience: patience.unwrap_or_default(),
         };
-        Self { channels: DashMap::new(), agenda: Mutex::default(), rules, stranded: Mutex::default() }
+        let (channels, agenda, stranded) = (DashMap::default(), Mutex::default(), Mutex::default());
+        Self { channels, agenda, rules, stranded, delivered, tasks }
     }
 
     /// Subscribes a connection that is not subscribed yet and has shown whatever it must. Queues, in this order: the
@@ -141,6 +153,7 @@ impl Channels {
         life: Life,
         now: Instant,
     ) -> Result<Subscribed, SubscriptionError> {
+        let outbox = Arc::clone(&subscriber.outbox);
         let (result, chore) = self.with(name, |state| {
             if self.rules.shared {
                 let (subscribed, chore) = state.subscribe_shared(name, subscriber, &self.rules, life, now);
@@ -152,6 +165,8 @@ impl Channels {
             subscribed.counted = counted;
             (result, chore)
         });
+        // Not under the lock: a system call would keep the others waiting who subscribe, too.
+        outbox.flush();
         self.plan(name, chore);
         if result.is_err() {
             self.retire(name);
@@ -162,14 +177,15 @@ impl Channels {
     /// Ends a subscription; `None` if there is none.
     pub fn unsubscribe(&self, name: &ChannelName, socket_id: SocketId, now: Instant) -> Option<Unsubscribed> {
         let channel = self.get(name)?;
-        let mut state = channel.lock();
-        if self.rules.shared {
-            return state.unsubscribe_shared(socket_id);
-        }
-        let mut left = state.unsubscribe(name, socket_id)?;
-        let (counted, chore) = state.count_changed(name, &self.rules, now);
-        left.counted = counted;
-        drop(state);
+        let (left, chore) = self.work(&channel, |state| {
+            if self.rules.shared {
+                return Some((state.unsubscribe_shared(socket_id)?, None));
+            }
+            let mut left = state.unsubscribe(name, socket_id)?;
+            let (counted, chore) = state.count_changed(name, &self.rules, now);
+            left.counted = counted;
+            Some((left, chore))
+        })?;
         self.plan(name, chore);
         if left.vacated {
             self.retire(name);
@@ -177,31 +193,36 @@ impl Channels {
         Some(left)
     }
 
-    /// Delivers an event that a backend published, and remembers it if the channel is a cache channel. Returns the
-    /// number of outboxes it went to.
+    /// Delivers an event that a backend published, and remembers it if the channel is a cache channel. Where neither is
+    /// to be done it is not even encoded: backends publish much that nobody listens to.
     pub fn publish(
         &self,
         name: &ChannelName,
-        frame: Frame,
+        encode: impl FnOnce() -> Frame,
         data: &EventData,
         except: Option<SocketId>,
         now: Instant,
-    ) -> usize {
+    ) {
         if !name.is_cache() {
-            return self.deliver(name, &frame, except);
+            if let Some(channel) = self.get(name) {
+                self.queue(&channel, encode(), except);
+            }
+            return;
         }
-        let (delivered, chore) = self.with(name, |state| {
-            let delivered = state.deliver(&frame, except);
+        let frame = encode();
+        let chore = self.with(name, |state| {
+            state.deliver(frame.clone(), except);
             let expires = now + self.rules.cache_ttl;
-            (delivered, state.remember(Cached { frame, data: Some(data.clone()), expires }))
+            state.remember(Cached { frame, data: Some(data.clone()), expires })
         });
         self.plan(name, chore);
-        delivered
     }
 
-    /// Delivers a frame to the subscribers of a channel. Returns the number of outboxes it went to.
-    pub fn deliver(&self, name: &ChannelName, frame: &Frame, except: Option<SocketId>) -> usize {
-        self.get(name).map_or(0, |channel| channel.lock().deliver(frame, except))
+    /// Delivers a frame to the subscribers of a channel, in the order of these calls.
+    pub fn deliver(&self, name: &ChannelName, frame: Frame, except: Option<SocketId>) {
+        if let Some(channel) = self.get(name) {
+            self.queue(&channel, frame, except);
+        }
     }
 
     /// Who is there; all zero for a channel nobody is subscribed to.
@@ -254,7 +275,7 @@ impl Channels {
             let Some(channel) = self.get(&name) else { continue };
             match chore {
                 Chore::Count => {
-                    let (sent, again) = channel.lock().send_pending_count(&name, &self.rules, now);
+                    let (sent, again) = self.work(&channel, |state| state.send_pending_count(&name, &self.rules, now));
                     self.plan(&name, again);
                     if sent {
                         due.counted.push(name);
@@ -298,7 +319,8 @@ impl Channels {
         now: Instant,
     ) -> Outcome {
         let Some(channel) = self.get(name) else { return Outcome::default() };
-        let mut outcome = channel.lock().settle(name, &self.rules, life, (contribution, answer), now);
+        let settle = |state: &mut State| state.settle(name, &self.rules, life, (contribution, answer), now);
+        let mut outcome = self.work(&channel, settle);
         if outcome.over {
             // Somebody may have come between the locks.
             outcome.over = self.retire(name);
@@ -312,7 +334,7 @@ impl Channels {
         else {
             return Outcome::default();
         };
-        channel.lock().hear(&name, &self.rules, life, (position, news), now)
+        self.work(&channel, |state| state.hear(&name, &self.rules, life, (position, news), now))
     }
 
     /// In a cluster: asks the subscribers of a channel to connect anew.
@@ -333,16 +355,66 @@ impl Channels {
         self.channels.get(name).map(|entry| Arc::clone(&entry))
     }
 
-    /// Works on a channel, which comes into being if it must.
+    /// Works on a channel, which comes into being if it must, and delivers what comes of it.
     fn with<R>(&self, name: &ChannelName, work: impl FnOnce(&mut State) -> R) -> R {
         loop {
-            let channel = Arc::clone(&self.channels.entry(name.clone()).or_default());
-            let mut state = channel.lock();
+            let new = || Arc::clone(&self.channels.entry(name.clone()).or_insert_with(|| Arc::new(Channel::new())));
+            // Most channels exist, and need no exclusive access to the map.
+            let channel = self.get(name).unwrap_or_else(new);
+            let state = channel.lock();
             // Somebody may have retired it between the map and the lock; then the map has no or another one by now.
             if !state.is_retired() {
-                return work(&mut state);
+                return self.finish(&channel, state, work);
             }
         }
+    }
+
+    /// Works on a channel, and delivers what comes of it.
+    fn work<R>(&self, channel: &Arc<Channel>, work: impl FnOnce(&mut State) -> R) -> R {
+        self.finish(channel, channel.lock(), work)
+    }
+
+    fn finish<R>(
+        &self,
+        channel: &Arc<Channel>,
+        mut state: MutexGuard<'_, State>,
+        work: impl FnOnce(&mut State) -> R,
+    ) -> R {
+        let result = work(&mut state);
+        let few = state.subscribers.len() <= fan_out::CHUNK;
+        drop(state);
+        if channel.queue().claim() {
+            match few {
+                true => self.run(channel),
+                // Where somebody has just come or gone, others often follow: they are told of together.
+                false => self.run_later(channel),
+            }
+        }
+        result
+    }
+
+    fn queue(&self, channel: &Arc<Channel>, frame: Frame, except: Option<SocketId>) {
+        match channel.queue().publish(frame, except) {
+            Duty::Nothing => {}
+            Duty::Help => drop(channel.turn(&self.delivered)),
+            Duty::Run => self.run(channel),
+        }
+    }
+
+    /// Delivers what waits in a channel: at once, but for what takes longer than a turn.
+    fn run(&self, channel: &Arc<Channel>) {
+        if channel.turn(&self.delivered) {
+            self.tasks.spawn(deliver_all(Arc::clone(channel), self.delivered.clone()));
+        }
+    }
+
+    /// Delivers what waits in a channel, after everybody who is ready now has had a turn.
+    fn run_later(&self, channel: &Arc<Channel>) {
+        let delivering = deliver_all(Arc::clone(channel), self.delivered.clone());
+        self.tasks.spawn(async {
+            yield_now().await;
+            delivering.await;
+        });
     }
 
     /// Forgets a channel that has neither subscribers nor a cached event. True if it did.
@@ -357,6 +429,13 @@ impl Channels {
     }
 }
 
+/// Ends when nothing is left to deliver, and lets others have their turns until then.
+async fn deliver_all(channel: Arc<Channel>, delivered: Counter) {
+    while channel.turn(&delivered) {
+        yield_now().await;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -368,7 +447,7 @@ mod tests {
         config.subscription_counts = true;
         config.limits.subscription_count_threshold = 2;
         config.limits.subscription_count_interval = INTERVAL;
-        let (channels, start) = (Channels::new(&config, None), Instant::now());
+        let (channels, start) = (Channels::new(&config, None, Counter::default(), Shutdown::default()), Instant::now());
         let name = ChannelName::parse("room", 200).unwrap();
         let come = |at: Instant| {
             let (socket_id, outbox) = (SocketId::random(), Arc::new(Outbox::new(1000)));

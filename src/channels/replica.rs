@@ -100,8 +100,6 @@ pub struct Everything {
 /// What came of news or an answer.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
-    /// Frames put into outboxes.
-    pub delivered: usize,
     /// Something is to be told to the cluster.
     pub again: bool,
     /// Events were lost that a client here should have had.

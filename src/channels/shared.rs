@@ -11,7 +11,7 @@ use crate::outbox::Outbox;
 use crate::protocol::{ChannelName, CloseReason, Frame, Member, ServerEvent, SocketId, SubscriptionError, UserId};
 
 use super::agenda::Chore;
-use super::channel::{Asked, Cached, State, Subscription, Waiting};
+use super::channel::{Asked, Cached, State, Waiting};
 use super::presence::Presence;
 use super::replica::{Answer, Contribution, Everything, Life, News, Outcome, Position};
 use super::{Rules, Subscribed, Subscriber, Unsubscribed};
@@ -101,9 +101,10 @@ impl State {
         let mut outcome = Outcome::default();
         if let Some(everything) = answer.everything.take() {
             outcome.gap = everything.gap && !self.subscribers.is_empty();
-            outcome.delivered += self.replace(name, rules, everything, now);
-            let held = self.replica.as_mut().map(|replica| replica.release(life)).unwrap_or_default();
-            outcome.delivered += held.into_iter().map(|news| self.apply(name, rules, news, now)).sum::<usize>();
+            self.replace(name, rules, everything, now);
+            for news in self.replica.as_mut().map(|replica| replica.release(life)).unwrap_or_default() {
+                self.apply(name, rules, news, now);
+            }
         }
         for user_id in &answer.refused {
             let error = SubscriptionError::ChannelFull { channel: name.clone(), limit: rules.presence_members };
@@ -122,10 +123,10 @@ impl State {
         (position, news): (Position, News),
         now: Instant,
     ) -> Outcome {
-        let mut outcome = Outcome::default();
+        let outcome = Outcome::default();
         let Some(replica) = &mut self.replica else { return outcome };
         if let Some(news) = replica.follow(life, position, news) {
-            outcome.delivered = self.apply(name, rules, news, now);
+            self.apply(name, rules, news, now);
             self.let_in(name, rules, life, now);
         }
         self.look_on(outcome)
@@ -169,7 +170,7 @@ impl State {
         {
             replica.miss();
         }
-        self.subscribers.insert(socket_id, Subscription { outbox, user_id });
+        self.add(socket_id, outbox, user_id);
     }
 
     /// Lets everybody in who may come now. They have missed the news about the number of subscribers that they changed.
@@ -183,8 +184,9 @@ impl State {
             self.enter(name, waiting, now);
             let count = self.replica.as_ref().map_or(0, |replica| replica.total());
             if rules.counts && !name.is_presence() {
-                outbox.push(ServerEvent::SubscriptionCount { channel: name.as_str(), count }.encode());
+                outbox.hold(ServerEvent::SubscriptionCount { channel: name.as_str(), count }.encode());
             }
+            outbox.flush();
         }
     }
 
@@ -219,9 +221,10 @@ impl State {
 
     /// Brings clients from what they believe to what is true: first the events that they missed, then exactly the
     /// differences.
-    fn replace(&mut self, name: &ChannelName, rules: &Rules, everything: Everything, now: Instant) -> usize {
-        let events = everything.missed.into_iter().filter(|news| matches!(news, News::Event { .. }));
-        let mut delivered = events.map(|news| self.apply(name, rules, news, now)).sum();
+    fn replace(&mut self, name: &ChannelName, rules: &Rules, everything: Everything, now: Instant) {
+        for event in everything.missed.into_iter().filter(|news| matches!(news, News::Event { .. })) {
+            self.apply(name, rules, event, now);
+        }
         self.cached = everything.cached.map(|(text, ms)| {
             let expires = now + Duration::from_millis(ms);
             Box::new(Cached { frame: Frame::from_text(&text), data: None, expires })
@@ -229,16 +232,15 @@ impl State {
         let presence = self.presence.as_ref();
         let (added, removed) = presence.map(|presence| presence.difference(&everything.members)).unwrap_or_default();
         for user_id in removed {
-            delivered += self.apply(name, rules, News::Removed(user_id), now);
+            self.apply(name, rules, News::Removed(user_id), now);
         }
         for member in added {
-            delivered += self.apply(name, rules, News::Added(member), now);
+            self.apply(name, rules, News::Added(member), now);
         }
-        delivered
     }
 
-    /// Makes news true here, and tells everybody. Returns the number of outboxes it went to.
-    fn apply(&mut self, name: &ChannelName, rules: &Rules, news: News, now: Instant) -> usize {
+    /// Makes news true here, and tells everybody.
+    fn apply(&mut self, name: &ChannelName, rules: &Rules, news: News, now: Instant) {
         let channel = name.as_str();
         let frame = match news {
             News::Event { frame, except, cached } => {
@@ -246,12 +248,12 @@ impl State {
                     let expires = now + rules.cache_ttl;
                     self.cached = Some(Box::new(Cached { frame: frame.clone(), data: None, expires }));
                 }
-                return self.deliver(&frame, except);
+                return self.deliver(frame, except);
             }
             News::Added(member) => {
                 let shown: Member = member.clone();
                 if !self.presence.as_mut().is_some_and(|presence| presence.add(shown)) {
-                    return 0;
+                    return;
                 }
                 ServerEvent::MemberAdded { channel, member: &member }.encode()
             }
@@ -259,15 +261,15 @@ impl State {
                 // Somebody who is here has not left: the others took this node for dead, and will be told otherwise.
                 let gone = |presence: &mut Box<Presence>| !presence.is_here(&user_id) && presence.remove(&user_id);
                 if !self.presence.as_mut().is_some_and(gone) {
-                    return 0;
+                    return;
                 }
                 ServerEvent::MemberRemoved { channel, user_id: &user_id }.encode()
             }
             News::Count(count) => ServerEvent::SubscriptionCount { channel, count }.encode(),
             // Users have these.
-            News::Online | News::Offline | News::Terminate(_) => return 0,
+            News::Online | News::Offline | News::Terminate(_) => return,
         };
-        self.deliver(&frame, None)
+        self.deliver(frame, None);
     }
 
     fn look_on(&self, mut outcome: Outcome) -> Outcome {

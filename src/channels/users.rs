@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use prometheus_client::metrics::counter::Counter;
 
 use crate::outbox::Outbox;
 use crate::protocol::{CloseReason, Frame, Member, ServerEvent, SocketId, UserId};
@@ -19,6 +20,8 @@ pub struct Users {
     offline_delay: Duration,
     /// Whether users have connections on other nodes.
     shared: bool,
+    /// Frames of events that went to connections.
+    delivered: Counter,
 }
 
 /// A connection that signs in.
@@ -80,9 +83,9 @@ struct User {
 }
 
 impl Users {
-    /// Nobody yet. A user who is gone for less than `offline_delay` was never away.
-    pub fn new(offline_delay: Duration, shared: bool) -> Self {
-        Self { state: Mutex::default(), offline_delay, shared }
+    /// Nobody yet. A user who is gone for less than `offline_delay` was never away. Deliveries are counted in `delivered`.
+    pub fn new(offline_delay: Duration, shared: bool, delivered: Counter) -> Self {
+        Self { state: Mutex::default(), offline_delay, shared, delivered }
     }
 
     /// Adds a connection of a user and lets it watch others, after `greeting`. It hears the status of all of them first,
@@ -98,6 +101,8 @@ impl Users {
         let mut state = self.state.lock();
         if !self.shared {
             let online = state.enter(user_id, connection, watchlist, greeting);
+            drop(state);
+            connection.outbox.flush();
             return Changed { online, touched: Vec::new() };
         }
         state.last_arrival += 1;
@@ -184,10 +189,18 @@ impl Users {
         self.state.lock().users.get(user_id).is_some_and(|user| user.online)
     }
 
-    /// Delivers a frame to all connections of a user but one; how many there were.
-    pub fn deliver(&self, user_id: &UserId, frame: &Frame, except: Option<SocketId>) -> usize {
-        let state = self.state.lock();
-        state.users.get(user_id).map_or(0, |user| user.deliver(frame, except))
+    /// Delivers a frame to all connections of a user but one.
+    pub fn deliver(&self, user_id: &UserId, frame: &Frame, except: Option<SocketId>) {
+        // A statement of its own: all users share the lock, and writing takes a while.
+        let outboxes: Vec<_> = self
+            .state
+            .lock()
+            .users
+            .get(user_id)
+            .map(|user| user.outboxes(except).cloned().collect())
+            .unwrap_or_default();
+        self.count(outboxes.len());
+        outboxes.iter().for_each(|outbox| outbox.push(frame.clone()));
     }
 
     /// Closes all connections of a user; how many there were.
@@ -229,9 +242,9 @@ impl Users {
             let held = replica.release(life);
             // Whether the user is online is known; what was said is not.
             let said = everything.missed.into_iter().filter(|news| !matches!(news, News::Online | News::Offline));
-            outcome.delivered += said.map(|news| user.apply(user_id, news)).sum::<usize>();
+            self.count(said.map(|news| user.apply(user_id, news)).sum());
             user.apply(user_id, if everything.online { News::Online } else { News::Offline });
-            outcome.delivered += held.into_iter().map(|news| user.apply(user_id, news)).sum::<usize>();
+            self.count(held.into_iter().map(|news| user.apply(user_id, news)).sum());
         }
         // Whatever was asked, the user is known now.
         for number in std::mem::take(&mut user.expected_by) {
@@ -248,10 +261,10 @@ impl Users {
     /// In a cluster: news of a user, in the order in which they come.
     pub fn hear(&self, user_id: &UserId, life: Life, position: Position, news: News) -> Outcome {
         let mut state = self.state.lock();
-        let mut outcome = Outcome::default();
+        let outcome = Outcome::default();
         let Some(user) = state.users.get_mut(user_id) else { return outcome };
         let news = user.replica.as_mut().and_then(|replica| replica.follow(life, position, news));
-        outcome.delivered = news.map_or(0, |news| user.apply(user_id, news));
+        self.count(news.map_or(0, |news| user.apply(user_id, news)));
         state.look_on(user_id, outcome)
     }
 
@@ -260,6 +273,10 @@ impl Users {
         if let Some(user) = self.state.lock().users.get(user_id) {
             user.close(&CloseReason::Resubscribe);
         }
+    }
+
+    fn count(&self, delivered: usize) {
+        self.delivered.inc_by(delivered as u64);
     }
 
     /// Users with a connection.
@@ -280,7 +297,7 @@ pub struct Changed {
 impl State {
     /// True if the user comes online, which without a cluster is decided here.
     fn enter(&mut self, user_id: &UserId, connection: &Connection, watchlist: &[UserId], greeting: Greeting) -> bool {
-        connection.outbox.push(greeting.success);
+        connection.outbox.hold(greeting.success);
         let user = self.users.entry(user_id.clone()).or_default();
         user.connections.insert(connection.socket_id, Arc::clone(&connection.outbox));
         user.left = None;
@@ -292,10 +309,10 @@ impl State {
             if watched.online { online.push(watched_id) } else { offline.push(watched_id) }
         }
         if !watchlist.is_empty() {
-            connection.outbox.push(ServerEvent::WatchlistEvents { online: &online, offline: &offline }.encode());
+            connection.outbox.hold(ServerEvent::WatchlistEvents { online: &online, offline: &offline }.encode());
         }
         if let Some(complaint) = greeting.complaint {
-            connection.outbox.push(complaint);
+            connection.outbox.hold(complaint);
         }
         came_online
     }
@@ -310,6 +327,7 @@ impl State {
             }
         }
         self.enter(&arrival.user_id, &arrival.connection, &arrival.watchlist, arrival.greeting);
+        arrival.connection.outbox.flush();
     }
 
     /// Removes a connection that is signed in, or was about to be. Returns of whom the cluster must hear.
@@ -381,7 +399,9 @@ impl User {
     /// Makes news true here. Returns the number of outboxes they went to.
     fn apply(&mut self, user_id: &UserId, news: News) -> usize {
         match news {
-            News::Event { frame, except, .. } => return self.deliver(&frame, except),
+            News::Event { frame, except, .. } => {
+                return self.outboxes(except).map(|outbox| outbox.push(frame.clone())).count();
+            }
             News::Terminate(code) => self.close(&CloseReason::Terminated(code)),
             News::Online => drop(self.is_now(user_id, true)),
             News::Offline => drop(self.is_now(user_id, false)),
@@ -391,13 +411,10 @@ impl User {
         0
     }
 
-    fn deliver(&self, frame: &Frame, except: Option<SocketId>) -> usize {
-        let mut delivered = 0;
-        for (_, outbox) in self.connections.iter().filter(|(socket_id, _)| Some(**socket_id) != except) {
-            outbox.push(frame.clone());
-            delivered += 1;
-        }
-        delivered
+    /// Those of all connections but one.
+    fn outboxes(&self, except: Option<SocketId>) -> impl Iterator<Item = &Arc<Outbox>> {
+        let others = self.connections.iter().filter(move |(socket_id, _)| Some(**socket_id) != except);
+        others.map(|(_, outbox)| outbox)
     }
 
     fn close(&self, reason: &CloseReason) {

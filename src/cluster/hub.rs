@@ -149,7 +149,6 @@ impl Hub {
         let (outcome, again) = match is_channel {
             true => {
                 let outcome = share.channels.hear(name, life, position, news, Instant::now());
-                share.metrics.delivered.inc_by(outcome.delivered as u64);
                 // Nearly always that is all.
                 let name = if outcome.again { ChannelName::parse(name, usize::MAX).ok() } else { None };
                 (outcome, name.map(Subject::Channel))
@@ -157,19 +156,16 @@ impl Hub {
             false => {
                 let user_id = UserId::new(name);
                 let outcome = share.users.hear(&user_id, life, position, news);
-                share.metrics.delivered.inc_by(outcome.delivered as u64);
                 let again = outcome.again;
                 (outcome, again.then_some(Subject::User(user_id)))
             }
         };
-        let outcome = Outcome { delivered: 0, ..outcome };
         again.map(|subject| (Topic { app, subject }, outcome))
     }
 
     /// Counts what came of an answer, and reports what is lost.
     pub(super) fn count(&self, topic: &Topic, outcome: &Outcome) {
         let share = &self.shares[topic.app];
-        share.metrics.delivered.inc_by(outcome.delivered as u64);
         if !outcome.gap {
             return;
         }

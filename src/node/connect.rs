@@ -51,6 +51,20 @@ impl Node {
     /// # Errors
     /// A [`Refusal`], to be told with a close frame after the upgrade: a browser cannot read an HTTP status.
     pub async fn connect(&self, handshake: &Handshake<'_>) -> Result<Admission, Refusal> {
+        let admission = self.admit(handshake)?;
+        // Boxed, as few have to ask: what waits for this is carried about by all who come.
+        if admission.app_seat.is_some()
+            && self.shares_quota(&admission.tenant)
+            && !Box::pin(self.is_within_quota(&admission.tenant)).await
+        {
+            return Err(Refusal { reason: CloseReason::OverQuota, version: Some(admission.version) });
+        }
+        admission.tenant.metrics.opened.inc();
+        Ok(admission)
+    }
+
+    /// As far as this node can decide.
+    fn admit(&self, handshake: &Handshake<'_>) -> Result<Admission, Refusal> {
         let tenant = self.tenants.by_key(handshake.key);
         let assume_7 = tenant.is_some_and(|tenant| tenant.app.config().assume_protocol_7);
         let version = parse_version(handshake.protocol, assume_7)?;
@@ -73,24 +87,22 @@ impl Node {
         let node_seat = node_seat.ok_or_else(|| refuse(CloseReason::OverCapacity))?;
         let app_seat = match config.authorized_connections {
             true => None,
-            false => Some(self.take_seat(tenant).await.ok_or_else(|| refuse(CloseReason::OverQuota))?),
+            false => Some(tenant.app.take_seat().ok_or_else(|| refuse(CloseReason::OverQuota))?),
         };
-        tenant.metrics.opened.inc();
         let places = [node_seat, tenant.app.count_connection()];
         Ok(Admission { tenant: Arc::clone(tenant), version, places, app_seat })
     }
 
-    /// A place in an app's quota, which in a cluster all nodes share. While the others cannot be asked, this node's own
-    /// connections are what counts: better a few too many than none at all.
-    async fn take_seat(&self, tenant: &Tenant) -> Option<Seat> {
-        let seat = tenant.app.take_seat()?;
-        self.is_within_quota(tenant).await.then_some(seat)
+    /// Whether others have a part in an app's quota of connections.
+    fn shares_quota(&self, tenant: &Tenant) -> bool {
+        self.cluster.redis().is_some() && tenant.app.config().limits.connections > 0
     }
 
-    /// Whether the app is within its quota with the connections that it has here.
+    /// Whether the app is within its quota with the connections that it has here. While the others cannot be asked, these
+    /// are what counts: better a few too many than none at all.
     async fn is_within_quota(&self, tenant: &Tenant) -> bool {
         let quota = tenant.app.config().limits.connections;
-        let Some(redis) = self.cluster.redis().filter(|_| quota > 0) else { return true };
+        let Some(redis) = self.cluster.redis() else { return true };
         redis.take_seat(tenant.app.id(), tenant.app.seats(), quota).await.unwrap_or_else(|error| {
             debug!(app = tenant.app.id(), %error, "the quota of connections is this node's alone for now");
             true
@@ -103,7 +115,7 @@ impl Node {
             client.outbox.close(CloseReason::OverQuota);
             return None;
         };
-        if self.cluster.redis().is_some() && client.tenant.app.config().limits.connections > 0 {
+        if self.shares_quota(&client.tenant) {
             let (node, client) = (Arc::clone(self), client.clone());
             // Ends by itself within `cluster.timeout`.
             tokio::spawn(async move {

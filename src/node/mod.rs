@@ -19,6 +19,7 @@ use crate::config::{ClusterDriver, Config};
 use crate::metrics::{AppMetrics, Metrics};
 use crate::outbox::Outbox;
 use crate::protocol::{ChannelName, SocketId, UserId};
+use crate::shutdown::Shutdown;
 use crate::webhooks::{AppWebhooks, Webhooks};
 
 pub use connect::{Admission, Handshake, Refusal};
@@ -66,14 +67,24 @@ impl Node {
     ///
     /// # Errors
     /// A setting of the cluster that cannot be used, and why.
-    pub fn new(config: &Config, webhooks: Webhooks, metrics: Metrics, max_connections: u64) -> Result<Self, String> {
+    pub fn new(
+        config: &Config,
+        webhooks: Webhooks,
+        metrics: Metrics,
+        shutdown: &Shutdown,
+        max_connections: u64,
+    ) -> Result<Self, String> {
         let patience = (config.cluster.driver == ClusterDriver::Redis).then_some(config.cluster.timeout);
-        let tenants = config.apps.iter().map(|app| Tenant {
-            metrics: metrics.app(&app.id),
-            webhooks: webhooks.app(&app.id),
-            channels: Arc::new(Channels::new(app, patience)),
-            users: Arc::new(Users::new(app.offline_delay, patience.is_some())),
-            app: Arc::new(App::new(app.clone())),
+        let tenants = config.apps.iter().map(|app| {
+            let metrics = metrics.app(&app.id);
+            let delivered = &metrics.delivered;
+            Tenant {
+                webhooks: webhooks.app(&app.id),
+                channels: Arc::new(Channels::new(app, patience, delivered.clone(), shutdown.clone())),
+                users: Arc::new(Users::new(app.offline_delay, patience.is_some(), delivered.clone())),
+                app: Arc::new(App::new(app.clone())),
+                metrics,
+            }
         });
         let tenants = Directory::new(tenants, |tenant| tenant.app.config());
         let cluster = match config.cluster.driver {

@@ -1,5 +1,6 @@
 //! Events: from backends to channels and users, and from client to client (§2.8, §2.9, §4.4).
 
+use std::borrow::Cow;
 use std::time::Instant;
 
 use crate::protocol::{ChannelName, ClientError, EventData, Frame, SERVER_TO_USER, ServerEvent, SocketId, UserId};
@@ -21,15 +22,17 @@ pub enum Target {
 
 /// An event that a backend publishes.
 #[derive(Debug)]
-pub struct Trigger {
+pub struct Trigger<'a> {
     /// Its name.
-    pub event: String,
+    pub event: Cow<'a, str>,
     /// Whom it is for, each once.
     pub targets: Vec<Target>,
     /// Its data.
     pub data: EventData,
     /// A connection that does not get it.
     pub except: Option<SocketId>,
+    /// Whether anybody wants to know who is there. Alone, a node does not look if not.
+    pub asks: bool,
 }
 
 /// An event from one subscriber to the others.
@@ -47,12 +50,12 @@ pub struct ClientEvent<'a> {
 
 impl Node {
     /// Publishes events of a backend, in this order: each is encoded once per channel, and remembered where that is a
-    /// cache channel. When this returns, all of it is in the outboxes of the subscribers, or in a cluster on its way there
-    /// in an order that nothing can change any more. Returns who is there, target by target.
+    /// cache channel. When this returns, all of it is on its way to the subscribers, in an order that nothing can change
+    /// any more. Returns who is there, target by target, where that is asked for.
     ///
     /// # Errors
     /// The cluster has not taken them.
-    pub async fn trigger(&self, tenant: &Tenant, triggers: &[Trigger]) -> Result<Vec<Occupancy>, Unavailable> {
+    pub async fn trigger(&self, tenant: &Tenant, triggers: &[Trigger<'_>]) -> Result<Vec<Occupancy>, Unavailable> {
         let reach = match &self.cluster {
             Cluster::Redis(redis) => tenant.publish(redis, triggers).await?,
             Cluster::Single => tenant.deliver(triggers),
@@ -69,8 +72,8 @@ impl Node {
         let ClientEvent { event, channel, data, user_id } = *event;
         let frame = ServerEvent::Channel { event, channel: channel.as_str(), data, user_id }.encode();
         let tenant = &client.tenant;
-        let delivered = match &self.cluster {
-            Cluster::Single => tenant.channels.deliver(channel, &frame, Some(client.socket_id)),
+        match &self.cluster {
+            Cluster::Single => tenant.channels.deliver(channel, frame, Some(client.socket_id)),
             Cluster::Redis(redis) => {
                 // A subscription that still waits, or was refused since it was asked for, is none.
                 if !tenant.channels.is_in_place(channel, client.socket_id) {
@@ -80,41 +83,35 @@ impl Node {
                 let event = Event { to, frame, except: Some(client.socket_id), cached: None };
                 let published = redis.publish_client_event(tenant.app.id(), &event);
                 published.map_err(|_| ClientError::ClientEventUnavailable)?;
-                0
             }
-        };
+        }
         tenant.webhooks.client_event(&ClientEventNews { channel, event, data, from: client.socket_id, user_id });
         tenant.metrics.client_events.inc();
-        tenant.metrics.delivered.inc_by(delivered as u64);
         Ok(())
     }
 }
 
 impl Tenant {
-    fn deliver(&self, triggers: &[Trigger]) -> Vec<Occupancy> {
+    fn deliver(&self, triggers: &[Trigger<'_>]) -> Vec<Occupancy> {
         let now = Instant::now();
         let targets = triggers.iter().flat_map(|trigger| trigger.targets.iter().map(move |target| (trigger, target)));
         let reach = targets.map(|(trigger, target)| {
             let except = trigger.except;
-            let (delivered, reach) = match target {
+            match target {
                 Target::Channel(name) => {
-                    let reach = self.channels.occupancy(name);
-                    // Backends publish much that nobody listens to.
-                    let delivered = match reach.subscriptions > 0 || name.is_cache() {
-                        true => self.channels.publish(name, trigger.encode(target), &trigger.data, except, now),
-                        false => 0,
-                    };
-                    (delivered, reach)
+                    self.channels.publish(name, || trigger.encode(target), &trigger.data, except, now);
+                    if trigger.asks { self.channels.occupancy(name) } else { Occupancy::default() }
                 }
-                Target::User(id) => (self.users.deliver(id, &trigger.encode(target), except), Occupancy::default()),
-            };
-            self.metrics.delivered.inc_by(delivered as u64);
-            reach
+                Target::User(id) => {
+                    self.users.deliver(id, &trigger.encode(target), except);
+                    Occupancy::default()
+                }
+            }
         });
         reach.collect()
     }
 
-    async fn publish(&self, redis: &RedisCluster, triggers: &[Trigger]) -> Result<Vec<Occupancy>, Unavailable> {
+    async fn publish(&self, redis: &RedisCluster, triggers: &[Trigger<'_>]) -> Result<Vec<Occupancy>, Unavailable> {
         let ttl = self.app.config().limits.cache_ttl;
         let events = triggers.iter().flat_map(|trigger| {
             trigger.targets.iter().map(move |target| {
@@ -130,7 +127,7 @@ impl Tenant {
     }
 }
 
-impl Trigger {
+impl Trigger<'_> {
     fn encode(&self, target: &Target) -> Frame {
         let (event, data) = (&*self.event, &self.data);
         let encode = |channel: &str| ServerEvent::Channel { event, channel, data, user_id: None }.encode();

@@ -10,19 +10,18 @@ use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::task::{Poll, ready};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
-use httpdate::HttpDate;
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::select;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::debug;
 
 use crate::request_body::{BodyError, RequestBody};
-use crate::response::Answer;
+use crate::response::{Answer, Date};
 use crate::shutdown::Shutdown;
-use crate::socket::Socket;
+use crate::socket::{PeerAddress, Socket};
 
 use super::plain::Head;
 use super::router::{Peer, Route, Router};
@@ -73,7 +72,7 @@ pub(super) async fn drive(mut socket: Socket, address: SocketAddr, router: &Rout
         let Some((route, mut head)) = plain else { return Exit::Unusual(socket, buffer, deadline) };
         match route {
             Route::WebSocket(key) => {
-                let peer = Peer { address: address.to_string(), secure: matches!(socket, Socket::Tls(_)) };
+                let peer = Peer { address: PeerAddress::Direct(address), secure: matches!(socket, Socket::Tls(_)) };
                 let (answer, upgraded) = router.switch(peer, &head, key).await;
                 let early = Bytes::copy_from_slice(&buffer[head.length..]);
                 return match timeout(patience, send(&mut socket, &answer)).await {
@@ -95,8 +94,9 @@ pub(super) async fn drive(mut socket: Socket, address: SocketAddr, router: &Rout
                 let broken = content.is_err();
                 let answer = router.call(&head, RequestBody::Read(content)).await;
                 let close = broken || head.close || shutdown.is_requested();
-                let sent = send(&mut socket, &encode(&answer, close)).await;
-                if close || sent.is_err() {
+                let answer = encode(&answer, close);
+                let sent = timeout(patience, send(&mut socket, &answer)).await;
+                if close || !matches!(sent, Ok(Ok(()))) {
                     break 'requests;
                 }
                 buffer.drain(..total);
@@ -156,8 +156,8 @@ fn encode(answer: &Answer, close: bool) -> Vec<u8> {
     if close {
         line([b"connection: close\r\n", b"", b"", b""]);
     }
-    let date = HttpDate::from(SystemTime::now());
-    write!(bytes, "content-length: {}\r\ndate: {date}\r\n\r\n", body.len()).expect("a vector takes everything");
+    line([b"date: ", Date::now().as_bytes(), b"\r\n", b""]);
+    write!(bytes, "content-length: {}\r\n\r\n", body.len()).expect("a vector takes everything");
     bytes.extend_from_slice(body);
     bytes
 }

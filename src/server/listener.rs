@@ -24,7 +24,7 @@ use crate::admin;
 use crate::node::Node;
 use crate::rewound::Rewound;
 use crate::shutdown::Shutdown;
-use crate::socket::Socket;
+use crate::socket::{PeerAddress, Socket};
 
 use super::lane::{self, Exit};
 use super::router::{Peer, Router};
@@ -45,20 +45,35 @@ pub(super) async fn serve_public(listener: TcpListener, tls: Option<TlsAcceptor>
         let (tls, router, stop) = (tls.clone(), router.clone(), shutdown.clone());
         // Spawned at once: a slow TLS handshake delays only itself.
         shutdown.spawn(async move {
-            let deadline = router.request_timeout();
-            let Some(socket) = handshake(stream, tls, deadline, address).await else { return };
-            // Boxed, like what follows: most connections soon fall silent, and need not keep what they needed before.
-            let exit = Box::pin(lane::drive(socket, address, &router, &stop)).await;
-            match exit {
-                Exit::Closed => {}
-                Exit::Upgraded(conversation) => conversation.await,
-                Exit::Unusual(socket, early, first) => {
-                    let peer = Peer { address: address.to_string(), secure: matches!(socket, Socket::Tls(_)) };
-                    let answer = |request| router.clone().route(peer.clone(), request);
-                    Box::pin(serve(Rewound::new(socket, early), first, deadline, &stop, answer)).await;
-                }
+            // Boxed, like all that follows: most connections soon fall silent, and need not keep what they needed before.
+            if let Some(rest) = Box::pin(begin(stream, tls, address, router, stop)).await {
+                rest.await;
             }
         });
+    }
+}
+
+/// What is left to do for a connection.
+type Rest = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Serves a new connection as long as it is like most others. Returns what it has become.
+async fn begin(
+    stream: TcpStream,
+    tls: Option<TlsAcceptor>,
+    address: SocketAddr,
+    router: Router,
+    shutdown: Shutdown,
+) -> Option<Rest> {
+    let deadline = router.request_timeout();
+    let socket = handshake(stream, tls, deadline, address).await?;
+    match lane::drive(socket, address, &router, &shutdown).await {
+        Exit::Closed => None,
+        Exit::Upgraded(conversation) => Some(conversation),
+        Exit::Unusual(socket, early, first) => Some(Box::pin(async move {
+            let peer = Peer { address: PeerAddress::Direct(address), secure: matches!(socket, Socket::Tls(_)) };
+            let answer = |request| router.clone().route(peer.clone(), request);
+            serve(Rewound::new(socket, early), first, deadline, &shutdown, answer).await;
+        })),
     }
 }
 

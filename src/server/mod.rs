@@ -102,7 +102,7 @@ impl Server {
         let metrics = Metrics::new();
         let webhooks = Webhooks::open(&config, &metrics)?;
         let max_connections = max_connections(config.server.max_connections);
-        let node = Node::new(&config, webhooks, metrics, max_connections).map_err(StartError::Cluster)?;
+        let node = Node::new(&config, webhooks, metrics, &shutdown, max_connections).map_err(StartError::Cluster)?;
         let node = Arc::new(node);
         node.metrics().register(Box::new(Gauges(Arc::downgrade(&node))));
         let addresses = (public_address, admin_address);

@@ -15,6 +15,7 @@ use crate::node::Node;
 use crate::request_body::RequestBody;
 use crate::response::{Answer, TEXT, respond};
 use crate::shutdown::Shutdown;
+use crate::socket::PeerAddress;
 use crate::websocket::Upgraded;
 use crate::{api, auth_endpoint, websocket};
 
@@ -45,8 +46,8 @@ pub(super) enum Route<'b> {
 /// Where a connection comes from.
 #[derive(Debug, Clone)]
 pub(super) struct Peer {
-    /// Address and port.
-    pub(super) address: String,
+    /// Its address.
+    pub(super) address: PeerAddress,
     /// Whether it is encrypted.
     pub(super) secure: bool,
 }
@@ -119,7 +120,7 @@ impl Router {
             }
             (["pusher", endpoint @ ("auth" | "user-auth")], _) if !shared.auth.authorizers.is_empty() => {
                 let endpoint = if *endpoint == "auth" { Endpoint::Channels } else { Endpoint::Users };
-                let peer = shared.sender(peer, &request).address;
+                let peer = shared.sender(peer, &request).address.to_string();
                 auth_endpoint::handle(&shared.auth, &peer, request, endpoint).await
             }
             ([""], _) => {
@@ -150,7 +151,7 @@ impl Shared {
         let (address, scheme) = forwarded();
         let first = |value: &'a str| value.split(',').next().unwrap_or_default().trim();
         Peer {
-            address: address.map_or(peer.address, |address| first(address).to_owned()),
+            address: address.map_or(peer.address, |address| PeerAddress::Forwarded(first(address).into())),
             secure: scheme.map_or(peer.secure, |scheme| matches!(first(scheme), "https" | "wss")),
         }
     }

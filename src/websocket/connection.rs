@@ -1,12 +1,14 @@
 //! One task for one connection: reads, writes and waits, until one of the three ends it.
 
+use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::select;
-use tokio::time::{sleep, sleep_until, timeout};
+use tokio::time::{sleep_until, timeout};
 use tokio_tungstenite::tungstenite::Message;
 use tracing::{debug, info};
 
@@ -14,11 +16,11 @@ use crate::node::Refusal;
 use crate::outbox::Outbox;
 use crate::protocol::{ClientError, CloseReason, Frame};
 use crate::session::{Due, Session};
-use crate::socket::Socket;
+use crate::socket::{PeerAddress, Reader, Socket};
 
 use super::Context;
 use super::inbound::{Inbound, close_reason};
-use super::outbound::{Outbound, PING};
+use super::outbound::{PING, farewell};
 
 /// How long a peer may take to read the close frame and echo it.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -39,100 +41,132 @@ enum End {
     Lost,
 }
 
+/// A client and what serves it.
+#[derive(Debug)]
+struct Conversation {
+    inbound: Inbound,
+    session: Session,
+    context: Context,
+}
+
 /// Serves a client until it goes, is sent away or vanishes.
-pub(super) async fn converse(socket: Socket, early: Bytes, mut session: Session, context: Context) {
-    let (reader, writer) = socket.into_split();
-    let mut inbound = Inbound::new(reader, early, Arc::clone(session.outbox()));
-    let mut outbound = Outbound::new(writer, Arc::clone(session.outbox()));
-    let end = select! {
-        end = listen(&mut inbound, &mut session, &context) => end,
-        result = outbound.run() => result.map_or(End::Lost, End::Server),
-    };
-    let (socket_id, version) = (session.socket_id(), session.version());
-    if let End::Server(CloseReason::SlowConsumer) = end {
-        outbound.give_up_backlog();
-    }
-    // Before any good-byes: the others should not wait for a peer that may be gone.
-    session.close(if let End::Server(reason) = &end { Some(reason) } else { None });
-    drop(session);
-    match end {
-        End::Server(reason) => {
-            log_our_decision(&reason, &context.peer, socket_id);
-            part(inbound, outbound, &reason, Some(version)).await;
-        }
-        End::Client => {
-            debug!(peer = context.peer, %socket_id, "client closed");
-            let _ = timeout(FAREWELL_TIMEOUT, outbound.flush()).await;
-        }
-        End::Lost => debug!(peer = context.peer, %socket_id, "connection lost"),
-    }
+pub(super) fn converse(socket: Socket, early: Bytes, session: Session, context: Context) -> impl Future<Output = ()> {
+    let outbox = Arc::clone(session.outbox());
+    let inbound = Inbound::new(connect(socket, &outbox), early, outbox);
+    // The future of a method has room for all this once, that of a function with arguments twice.
+    Conversation { inbound, session, context }.run()
 }
 
 /// Tells a client why it may not stay.
 pub(super) async fn refuse(socket: Socket, early: Bytes, refusal: Refusal) {
-    let (reader, writer) = socket.into_split();
     let outbox = Arc::new(Outbox::new(REFUSAL_OUTBOX));
     outbox.close(refusal.reason.clone());
-    let inbound = Inbound::new(reader, early, Arc::clone(&outbox));
-    part(inbound, Outbound::new(writer, outbox), &refusal.reason, refusal.version).await;
+    let inbound = Inbound::new(connect(socket, &outbox), early, Arc::clone(&outbox));
+    part(inbound, &outbox, &refusal.reason, refusal.version).await;
+    outbox.disconnect();
 }
 
-/// Handles messages and deadlines. Whatever is our decision goes to the outbox, from where it reaches the writer.
-async fn listen(inbound: &mut Inbound, session: &mut Session, context: &Context) -> End {
-    let mut deadline = pin!(sleep_until(session.deadline().into()));
-    let mut leave = pin!(time_to_leave(context));
-    let mut leaving = false;
-    loop {
-        select! {
-            message = inbound.next() => {
-                let message = match message {
-                    Ok(message) => message,
-                    Err(error) => {
-                        let Some(reason) = close_reason(&error) else { return End::Lost };
-                        session.outbox().close(reason);
-                        return std::future::pending().await;
-                    }
-                };
-                session.alive(Instant::now());
-                match message {
-                    Message::Text(text) => session.handle(&text),
-                    Message::Binary(_) => session.refuse(&ClientError::Binary),
-                    Message::Close(_) => {
-                        // Lets tungstenite put its echo into the outbox; it has nothing more to say then.
-                        let _ = timeout(FAREWELL_TIMEOUT, inbound.next()).await;
-                        return End::Client;
-                    }
-                    Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
+/// Gives the writing half of a socket to the outbox, and returns the other one.
+fn connect(socket: Socket, outbox: &Outbox) -> Reader {
+    let (reader, writer) = socket.into_split();
+    outbox.connect(writer);
+    reader
+}
+
+impl Conversation {
+    async fn run(mut self) {
+        let end = self.listen().await;
+        // Before any good-byes: the others should not wait for a peer that may be gone.
+        self.session.close(if let End::Server(reason) = &end { Some(reason) } else { None });
+        let outbox = Arc::clone(self.session.outbox());
+        let (socket_id, version) = (self.session.socket_id(), self.session.version());
+        drop(self.session);
+        let peer = &self.context.peer;
+        // Boxed: nobody shall keep room for this until the time has come.
+        match end {
+            End::Server(reason) => {
+                log_our_decision(&reason, peer, socket_id);
+                Box::pin(part(self.inbound, &outbox, &reason, Some(version))).await;
+            }
+            End::Client => {
+                debug!(%peer, %socket_id, "client closed");
+                if poll_fn(|cx| Poll::Ready(outbox.poll_drain(cx))).await.is_pending() {
+                    let _ = Box::pin(timeout(FAREWELL_TIMEOUT, poll_fn(|cx| outbox.poll_drain(cx)))).await;
                 }
             }
-            () = &mut deadline => {
-                if session.on_deadline(Instant::now()) == Due::Probe {
-                    session.outbox().push(Frame::control(&PING[..]));
+            End::Lost => debug!(%peer, %socket_id, "connection lost"),
+        }
+        outbox.disconnect();
+    }
+
+    /// Handles messages and deadlines, and writes what others leave to this task. Whatever is our decision closes the
+    /// outbox.
+    async fn listen(&mut self) -> End {
+        let Self { inbound, session, context } = self;
+        let outbox = Arc::clone(session.outbox());
+        let mut timer = pin!(sleep_until(session.deadline().into()));
+        let mut stopping = pin!(context.shutdown.requested());
+        let mut leave_at: Option<Instant> = None;
+        loop {
+            select! {
+                biased;
+                // First: what a client says is not heard any more once it is to go.
+                result = poll_fn(|cx| outbox.poll_write(cx)) => return result.map_or(End::Lost, End::Server),
+                message = inbound.next() => {
+                    let message = match message {
+                        Ok(message) => message,
+                        Err(error) => {
+                            let Some(reason) = close_reason(&error) else { return End::Lost };
+                            outbox.close(reason);
+                            continue;
+                        }
+                    };
+                    session.alive(Instant::now());
+                    match message {
+                        Message::Text(text) => session.handle(&text),
+                        Message::Binary(_) => session.refuse(&ClientError::Binary),
+                        Message::Close(_) => {
+                            inbound.flush();
+                            return End::Client;
+                        }
+                        Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
+                    }
                 }
-                deadline.as_mut().reset(session.deadline().into());
-            }
-            () = &mut leave, if !leaving => {
-                leaving = true;
-                session.outbox().close(CloseReason::ShuttingDown);
+                () = &mut timer => {
+                    let now = Instant::now();
+                    if leave_at.is_some_and(|leave_at| leave_at <= now) {
+                        outbox.close(CloseReason::ShuttingDown);
+                    }
+                    if session.on_deadline(now) == Due::Probe {
+                        outbox.push(Frame::control(&PING[..]));
+                    }
+                    let deadline = session.deadline();
+                    timer.as_mut().reset(leave_at.map_or(deadline, |leave_at| leave_at.min(deadline)).into());
+                }
+                () = &mut stopping, if leave_at.is_none() => {
+                    let leave = Instant::now() + time_to_leave(context);
+                    leave_at = Some(leave);
+                    timer.as_mut().reset(leave.min(session.deadline()).into());
+                }
             }
         }
     }
 }
 
-/// Completes at some moment of the drain period: if all clients were sent away at once, they would all be back at once.
-/// A few clients are no crowd, and need not wait for it.
-async fn time_to_leave(context: &Context) {
-    context.shutdown.requested().await;
+/// How long a client may stay when the server stops: if all were sent away at once, they would all be back at once. A few
+/// clients are no crowd, and need not wait for it.
+fn time_to_leave(context: &Context) -> Duration {
     let calmly = Duration::from_secs_f64(context.node.connections() as f64 / CALM_RATE);
     // Leaves the last clients the time to read why.
     let spread = calmly.min(context.drain_period.mul_f64(0.8));
-    sleep(spread.mul_f64(rand::random_range(0.0..1.0))).await;
+    spread.mul_f64(rand::random_range(0.0..1.0))
 }
 
 /// Says why, and waits a little for the peer to take note.
-async fn part(mut inbound: Inbound, mut outbound: Outbound, reason: &CloseReason, version: Option<u32>) {
-    let farewell = async {
-        if outbound.farewell(reason, version).await.is_err() {
+async fn part(mut inbound: Inbound, outbox: &Outbox, reason: &CloseReason, version: Option<u32>) {
+    farewell(outbox, reason, version);
+    let last_words = async {
+        if poll_fn(|cx| outbox.poll_drain(cx)).await.is_err() {
             return;
         }
         match reason {
@@ -141,20 +175,21 @@ async fn part(mut inbound: Inbound, mut outbound: Outbound, reason: &CloseReason
             // What comes now makes no sense, but must be read: closing a socket with unread bytes resets the
             // connection, and the peer would lose the reason.
             CloseReason::WebSocketProtocol(_) | CloseReason::InvalidUtf8 | CloseReason::MessageTooLarge => {
-                outbound.shutdown().await;
+                // An error means that the peer is gone, which is what we are about to find out anyway.
+                let _ = poll_fn(|cx| outbox.poll_shutdown(cx)).await;
                 inbound.discard().await;
             }
             _ => while !matches!(inbound.next().await, Ok(Message::Close(_)) | Err(_)) {},
         }
     };
-    let _ = timeout(FAREWELL_TIMEOUT, farewell).await;
+    let _ = timeout(FAREWELL_TIMEOUT, last_words).await;
 }
 
 /// A client that reads too slowly is something an operator may want to act on; the rest is everyday life.
-fn log_our_decision(reason: &CloseReason, peer: &str, socket_id: crate::protocol::SocketId) {
+fn log_our_decision(reason: &CloseReason, peer: &PeerAddress, socket_id: crate::protocol::SocketId) {
     let code = reason.code();
     match reason {
-        CloseReason::SlowConsumer => info!(peer, %socket_id, code, "client closed: it reads too slowly"),
-        _ => debug!(peer, %socket_id, code, %reason, "client closed by us"),
+        CloseReason::SlowConsumer => info!(%peer, %socket_id, code, "client closed: it reads too slowly"),
+        _ => debug!(%peer, %socket_id, code, %reason, "client closed by us"),
     }
 }

@@ -1,14 +1,12 @@
 //! From an HTTP request to a running connection (§1.1).
 
-use std::io::Write;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{self, Poll, Waker};
-use std::time::{Duration, SystemTime};
+
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use httpdate::HttpDate;
 use hyper::body::Incoming;
 use hyper::header::{ALLOW, CONNECTION, HeaderValue, ORIGIN, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
@@ -21,13 +19,12 @@ use tracing::{debug, info};
 
 use crate::auth::query_pairs;
 use crate::node::{Handshake, Node, Refusal};
-use crate::outbox::{Outbox, Ready};
 use crate::protocol::CloseReason;
-use crate::response::{TEXT, respond};
+use crate::response::{Date, TEXT, respond};
 use crate::rewound::Rewound;
 use crate::session::Session;
 use crate::shutdown::Shutdown;
-use crate::socket::Socket;
+use crate::socket::{PeerAddress, Socket};
 
 use super::connection;
 
@@ -49,7 +46,7 @@ pub struct Context {
     /// How long the client may take to switch protocols.
     pub upgrade_timeout: Duration,
     /// Where the client is, for the log.
-    pub peer: String,
+    pub peer: PeerAddress,
     /// Whether the client's connection is encrypted.
     pub secure: bool,
 }
@@ -100,8 +97,8 @@ pub async fn upgrade(context: Context, mut request: Request<Incoming>, key: Opti
     shutdown.spawn(async move {
         let upgraded = match timeout(context.upgrade_timeout, upgraded).await {
             Ok(Ok(upgraded)) => upgraded,
-            Ok(Err(error)) => return debug!(peer = context.peer, %error, "upgrade failed"),
-            Err(_) => return debug!(peer = context.peer, "upgrade timed out"),
+            Ok(Err(error)) => return debug!(peer = %context.peer, %error, "upgrade failed"),
+            Err(_) => return debug!(peer = %context.peer, "upgrade timed out"),
         };
         let Ok(parts) = downcast::<TokioIo<Rewound>>(upgraded) else {
             unreachable!("the listener serves HTTP on nothing but sockets")
@@ -118,24 +115,15 @@ pub async fn upgrade(context: Context, mut request: Request<Incoming>, key: Opti
 pub async fn switch(context: Context, asked: &Asked<'_>, challenge: &str) -> (Vec<u8>, Upgraded) {
     let verdict = judge(&context, asked).await;
     let accept = derive_accept_key(challenge.as_bytes());
-    let date = HttpDate::from(SystemTime::now());
     let mut bytes = Vec::with_capacity(FIRST_WORDS);
     bytes.extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n");
-    write!(bytes, "sec-websocket-accept: {accept}\r\ndate: {date}\r\n\r\n").expect("a vector takes everything");
+    for part in [b"sec-websocket-accept: ", accept.as_bytes(), b"\r\ndate: ", Date::now().as_bytes(), b"\r\n\r\n"] {
+        bytes.extend_from_slice(part);
+    }
     if let Ok(session) = &verdict {
-        greet(session.outbox(), &mut bytes);
+        session.outbox().take().iter().for_each(|frame| bytes.extend_from_slice(frame.websocket()));
     }
     (bytes, Upgraded { verdict, context })
-}
-
-/// Takes out what the outbox holds.
-fn greet(outbox: &Outbox, bytes: &mut Vec<u8>) {
-    let mut cx = task::Context::from_waker(Waker::noop());
-    if let Poll::Ready(Ready::Frames(frames) | Ready::Closed(frames, _)) = outbox.poll_ready(&mut cx) {
-        let head = bytes.len();
-        frames.iter().for_each(|frame| bytes.extend_from_slice(frame.websocket()));
-        outbox.written(bytes.len() - head);
-    }
 }
 
 impl Upgraded {
@@ -157,7 +145,7 @@ async fn judge(context: &Context, asked: &Asked<'_>) -> Result<Session, Refusal>
     if let Err(refusal) = &verdict {
         let (code, reason) = (refusal.reason.code(), &refusal.reason);
         context.node.metrics().refused(code);
-        info!(peer = context.peer, path = asked.path, code, %reason, "client refused");
+        info!(peer = %context.peer, path = asked.path, code, %reason, "client refused");
     }
     verdict
 }
@@ -171,7 +159,7 @@ async fn open(context: &Context, asked: &Asked<'_>) -> Result<Session, Refusal> 
     };
     let handshake = Handshake { key, protocol, origin: asked.origin, secure: context.secure };
     let session = Session::open(&context.node, &handshake).await?;
-    debug!(peer = context.peer, app = session.app_id(), socket_id = %session.socket_id(), "client connected");
+    debug!(peer = %context.peer, app = session.app_id(), socket_id = %session.socket_id(), "client connected");
     Ok(session)
 }
 

@@ -21,8 +21,8 @@ use crate::socket::Reader;
 /// not cleared first: the reading half is polled for every frame that the other half writes.
 const CHUNK: usize = 8 * 1024;
 
-/// What tungstenite keeps of an unfinished frame, at least.
-const READ_BUFFER: usize = 512;
+/// What tungstenite keeps for an unfinished frame, at least: room for a header, as many clients only ever listen.
+const READ_BUFFER: usize = 64;
 
 /// Messages out of a socket. The frames are understood by tungstenite, which believes that it talks to a socket: it
 /// reads what we have read, and what it answers by itself (pongs, the echo of a close) goes through the outbox like
@@ -77,6 +77,12 @@ impl Inbound {
             }
         })
         .await
+    }
+
+    /// Lets tungstenite put into the outbox what it has to say: after a close frame, its echo.
+    pub(super) fn flush(&mut self) {
+        // An outbox takes everything, so that nothing can go wrong but what the last read has told already.
+        let _ = self.websocket.flush();
     }
 
     /// Reads on without understanding, until the peer is gone.

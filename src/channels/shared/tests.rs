@@ -1,10 +1,10 @@
 //! A channel among others, without a Redis.
 
-use std::task::{Context, Poll, Waker};
+use prometheus_client::metrics::counter::Counter;
 
 use crate::channels::Channels;
 use crate::config::AppConfig;
-use crate::outbox::Ready;
+use crate::shutdown::Shutdown;
 
 use super::*;
 
@@ -25,15 +25,11 @@ struct Client {
 impl Client {
     /// The events that have arrived, in short.
     fn heard(&self) -> Vec<String> {
-        let frames = match self.outbox.poll_ready(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(Ready::Frames(frames) | Ready::Closed(frames, _)) => frames,
-            Poll::Pending => return Vec::new(),
-        };
         let short = |frame: &Frame| {
             let event: serde_json::Value = serde_json::from_slice(frame.payload()).unwrap();
             format!("{} {}", event["event"].as_str().unwrap(), event["data"].as_str().unwrap_or_default())
         };
-        frames.iter().map(short).collect()
+        self.outbox.take().iter().map(short).collect()
     }
 }
 
@@ -42,7 +38,11 @@ impl Shared {
         let mut config = AppConfig::new("42", "key", "secret");
         change(&mut config);
         let name = ChannelName::parse("presence-room", 200).unwrap();
-        Self { channels: Channels::new(&config, Some(PATIENCE)), name, now: Instant::now() }
+        Self {
+            channels: Channels::new(&config, Some(PATIENCE), Counter::default(), Shutdown::default()),
+            name,
+            now: Instant::now(),
+        }
     }
 
     fn join(&self, id: &str) -> Client {
