@@ -11,8 +11,10 @@ use mio::{Interest, Registry, Token};
 use crate::auth;
 
 use super::connection::{connect, write_some};
-use super::engine::Nanos;
 use super::{BenchError, Target};
+
+/// Nanoseconds since the engine was made.
+pub(super) type Nanos = u64;
 
 /// One connection of a backend.
 #[derive(Debug)]

@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use foldhash::fast::RandomState;
-use indexmap::IndexMap;
 use parking_lot::{Mutex, MutexGuard};
 use prometheus_client::metrics::counter::Counter;
 
@@ -12,7 +10,7 @@ use crate::outbox::Outbox;
 use crate::protocol::{ChannelName, EventData, Frame, ServerEvent, SocketId, SubscriptionError, UserId};
 
 use super::agenda::Chore;
-use super::fan_out::{CHUNK, Queue, Round, TURN};
+use super::fan_out::{CHUNK, Queue, Round, Subscribers, Subscription, TURN};
 use super::presence::Presence;
 use super::replica::{Position, Replica};
 use super::{Occupancy, Rules, Subscribed, Subscriber, Unsubscribed};
@@ -39,18 +37,6 @@ pub(super) struct State {
     /// In a cluster: who will be subscribed once the cluster knows.
     pub(super) waiting: Vec<Waiting>,
     retired: bool,
-}
-
-/// Who gets the channel's events. The ids are ours: nobody can choose them so that they collide.
-pub(super) type Subscribers = IndexMap<SocketId, Subscription, RandomState>;
-
-/// Somebody who gets the channel's events.
-#[derive(Debug)]
-pub(super) struct Subscription {
-    pub(super) outbox: Arc<Outbox>,
-    pub(super) user_id: Option<UserId>,
-    /// The first frame that it has not had.
-    pub(super) next: u64,
 }
 
 /// Somebody who will be subscribed once the cluster knows.

@@ -5,12 +5,15 @@
 //! next round takes along whatever has collected meanwhile, in one write per subscriber. So an event costs one write per
 //! subscriber while the channel is quiet, and less the busier it gets, without a timer that anybody would wait for.
 
+use std::sync::Arc;
+
+use foldhash::fast::RandomState;
+use indexmap::IndexMap;
 use parking_lot::Mutex;
 use prometheus_client::metrics::counter::Counter;
 
-use crate::protocol::{Frame, SocketId};
-
-use super::channel::Subscribers;
+use crate::outbox::Outbox;
+use crate::protocol::{Frame, SocketId, UserId};
 
 /// Subscribers served while the channel is locked: who wants to subscribe waits for so many writes at most.
 pub(super) const CHUNK: usize = 16;
@@ -21,6 +24,18 @@ pub(super) const TURN: usize = 1024;
 
 /// Frames and bytes that wait in a channel before those who publish have to help with its deliveries.
 const CROWD: (usize, usize) = (256, 256 * 1024);
+
+/// Who gets the channel's events. The ids are ours: nobody can choose them so that they collide.
+pub(super) type Subscribers = IndexMap<SocketId, Subscription, RandomState>;
+
+/// Somebody who gets the channel's events.
+#[derive(Debug)]
+pub(super) struct Subscription {
+    pub(super) outbox: Arc<Outbox>,
+    pub(super) user_id: Option<UserId>,
+    /// The first frame that it has not had.
+    pub(super) next: u64,
+}
 
 /// The frames of a channel that no round has taken up yet.
 ///
@@ -147,14 +162,10 @@ impl Round {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use rand::rngs::StdRng;
     use rand::{RngExt, SeedableRng};
 
-    use super::super::channel::Subscription;
     use super::*;
-    use crate::outbox::Outbox;
 
     /// Somebody who is subscribed, and the numbers of the frames that it should get.
     struct Listener {

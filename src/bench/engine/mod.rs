@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use mio::event::Event;
 use mio::{Events, Interest, Poll, Token};
 
+pub(super) use super::backend::Nanos;
 use super::backend::{Answer, Publisher};
 use super::connection::{Connection, Stage};
 use super::frame;
@@ -21,9 +22,6 @@ const PUBLISHERS: usize = 1 << 32;
 const BUFFER: usize = 256 * 1024;
 /// Readiness events taken at once.
 const BATCH: usize = 1024;
-
-/// Nanoseconds since the engine was made.
-pub(super) type Nanos = u64;
 
 /// Hears every text message of every greeted client, in the order of arrival.
 pub(super) trait Listener {
