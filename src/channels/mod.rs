@@ -144,6 +144,8 @@ impl Channels {
     /// success, the cached event or the miss, `member_added` for the others, the new count for all. In a cluster it may
     /// have to wait, and reports no edge: the cluster decides.
     ///
+    /// The caller flushes the newcomer's outbox, not under a lock: a system call would keep others waiting who subscribe.
+    ///
     /// # Errors
     /// [`SubscriptionError::ChannelFull`].
     pub fn subscribe(
@@ -153,7 +155,6 @@ impl Channels {
         life: Life,
         now: Instant,
     ) -> Result<Subscribed, SubscriptionError> {
-        let outbox = Arc::clone(&subscriber.outbox);
         let (result, chore) = self.with(name, |state| {
             if self.rules.shared {
                 let (subscribed, chore) = state.subscribe_shared(name, subscriber, &self.rules, life, now);
@@ -165,8 +166,6 @@ impl Channels {
             subscribed.counted = counted;
             (result, chore)
         });
-        // Not under the lock: a system call would keep the others waiting who subscribe, too.
-        outbox.flush();
         self.plan(name, chore);
         if result.is_err() {
             self.retire(name);

@@ -89,7 +89,8 @@ impl Users {
     }
 
     /// Adds a connection of a user and lets it watch others, after `greeting`. It hears the status of all of them first,
-    /// then every change. In a cluster all this may have to wait until the status of everybody is known.
+    /// then every change. In a cluster all this may have to wait until the status of everybody is known. The caller flushes
+    /// the connection's outbox.
     pub fn sign_in(
         &self,
         user_id: &UserId,
@@ -101,8 +102,6 @@ impl Users {
         let mut state = self.state.lock();
         if !self.shared {
             let online = state.enter(user_id, connection, watchlist, greeting);
-            drop(state);
-            connection.outbox.flush();
             return Changed { online, touched: Vec::new() };
         }
         state.last_arrival += 1;

@@ -64,6 +64,8 @@ impl Node {
         if changed.touched {
             self.touch(tenant, of_channel);
         }
+        // Now that all it caused is on its way.
+        client.outbox.flush();
         Ok(user_id)
     }
 

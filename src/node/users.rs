@@ -55,6 +55,8 @@ impl Node {
         };
         let changed = users.sign_in(&user.user_id, &connection, &user.watchlist, greeting, life);
         self.user_changed(client, &user.user_id, &changed);
+        // Now that all it caused is on its way.
+        client.outbox.flush();
         Ok(user)
     }
 
