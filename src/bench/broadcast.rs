@@ -225,16 +225,20 @@ impl Run {
         }
     }
 
+    /// When the next event should be sent, at a steady rate.
+    fn schedule(&self, start: Nanos) -> Option<Nanos> {
+        self.plan.rate.map(|rate| start + (self.sent as f64 * 1e9 / rate) as Nanos)
+    }
+
     /// When the next event can be sent.
     fn due(&self, bench: &Bench<'_>, start: Nanos) -> Nanos {
         let idle = match self.plan.senders {
             Senders::Publishers(count) => (0..count).any(|publisher| bench.engine.is_idle(publisher)),
             Senders::Clients => true,
         };
-        match self.plan.rate {
-            _ if self.sent == self.plan.events || !idle => Nanos::MAX,
-            None => 0,
-            Some(rate) => start + (self.sent as f64 * 1e9 / rate) as Nanos,
+        match idle && self.sent < self.plan.events {
+            true => self.schedule(start).unwrap_or(0),
+            false => Nanos::MAX,
         }
     }
 
@@ -242,7 +246,7 @@ impl Run {
     fn send(&mut self, bench: &mut Bench<'_>, deliveries: &mut Deliveries, start: Nanos) -> Result<(), BenchError> {
         while self.due(bench, start) <= bench.engine.now() {
             match self.plan.senders {
-                Senders::Publishers(count) => self.publish(bench, deliveries, count)?,
+                Senders::Publishers(count) => self.publish(bench, deliveries, count, start)?,
                 Senders::Clients => self.send_from_client(bench, deliveries),
             }
             self.sent += 1;
@@ -251,7 +255,13 @@ impl Run {
     }
 
     /// Triggers one event over one of the publishers, of which one is free.
-    fn publish(&self, bench: &mut Bench<'_>, deliveries: &mut Deliveries, publishers: usize) -> Result<(), BenchError> {
+    fn publish(
+        &self,
+        bench: &mut Bench<'_>,
+        deliveries: &mut Deliveries,
+        publishers: usize,
+        start: Nanos,
+    ) -> Result<(), BenchError> {
         let first = self.sent as usize;
         let mut candidates = (first..first + publishers).map(|number| number % publishers);
         let Some(publisher) = candidates.find(|&publisher| bench.engine.is_idle(publisher)) else { return Ok(()) };
@@ -262,7 +272,10 @@ impl Run {
         let request = backend::request(target, "events", &body.to_string());
         // Signed before the clock starts: a backend's own work is no latency of the server.
         let now = bench.engine.now();
-        deliveries.sent(channel, publisher, now);
+        // An event that had to wait for the answer to another one is late already: the server shall not look faster the
+        // slower it answers.
+        let held_up = self.schedule(start).filter(|&due| due < self.publishing);
+        deliveries.sent(channel, publisher, held_up.unwrap_or(now));
         bench.engine.request(publisher, request, now)
     }
 
