@@ -4,13 +4,14 @@ use std::collections::VecDeque;
 use std::hint::black_box;
 use std::io::{self, ErrorKind, IoSlice};
 use std::pin::Pin;
+use std::sync::OnceLock;
 use std::task::{Context, Poll, Waker, ready};
 
 use parking_lot::{Mutex, MutexGuard};
 use tokio::io::AsyncWrite;
 
 use crate::protocol::{CloseReason, Frame};
-use crate::socket::Writer;
+use crate::socket::Socket;
 
 /// Frames written with one system call.
 const BATCH: usize = 64;
@@ -23,14 +24,25 @@ const BATCH: usize = 64;
 ///
 /// Overflow policy: when more than the app's limit of bytes waits, the outbox drops what it holds and closes itself with
 /// [`CloseReason::SlowConsumer`]. A slow client pays for itself, knows that it missed something, and nobody else notices.
+///
+/// A silent client has an outbox of two cache lines, as thousands of these are what a fan-out fetches from memory.
 #[derive(Debug)]
 pub struct Outbox {
     limit: usize,
+    socket: OnceLock<Socket>,
     queue: Mutex<Queue>,
 }
 
 #[derive(Debug, Default)]
 struct Queue {
+    /// Only while there is anything to remember.
+    backlog: Option<Box<Backlog>>,
+    /// Who serves the client.
+    task: Option<Waker>,
+}
+
+#[derive(Debug, Default)]
+struct Backlog {
     frames: VecDeque<Frame>,
     /// Bytes of the first frame that are written already.
     begun: usize,
@@ -39,22 +51,25 @@ struct Queue {
     closed: Option<CloseReason>,
     /// Frames that an overflow threw away.
     dropped: u64,
-    writer: Option<Writer>,
     /// The encryption holds bytes back.
     flush: bool,
-    /// Who serves the client.
-    task: Option<Waker>,
 }
 
 impl Outbox {
     /// An empty outbox that holds at most `limit` bytes, and has no socket yet.
     pub fn new(limit: usize) -> Self {
-        Self { limit, queue: Mutex::default() }
+        Self { limit, socket: OnceLock::new(), queue: Mutex::default() }
     }
 
-    /// Gives it the socket. What waits is written with the next [`Outbox::poll_write`].
-    pub fn connect(&self, writer: Writer) {
-        self.queue.lock().writer = Some(writer);
+    /// Gives it the socket, once. What waits is written with the next [`Outbox::poll_write`].
+    pub fn connect(&self, socket: Socket) {
+        let connected = self.socket.set(socket);
+        debug_assert!(connected.is_ok(), "an outbox has one socket in its life");
+    }
+
+    /// The socket, for whoever reads from it.
+    pub fn socket(&self) -> Option<&Socket> {
+        self.socket.get()
     }
 
     /// Brings a frame. One for a closed outbox is ignored: its client is going and hears the reason.
@@ -65,22 +80,24 @@ impl Outbox {
     /// Brings a frame, and leaves it to [`Outbox::flush`] to write it: for whoever holds a lock.
     pub fn hold(&self, frame: Frame) {
         let mut queue = self.queue.lock();
-        if queue.closed.is_none() {
-            queue.push(frame, self.limit);
+        let backlog = queue.backlog();
+        if backlog.closed.is_none() {
+            backlog.push(frame, self.limit);
         }
     }
 
     /// Writes what waits, as far as the socket takes it. The rest is left to the client's task.
     pub fn flush(&self) {
         let mut queue = self.queue.lock();
-        if queue.writer.is_some() {
+        let Some(backlog) = &mut queue.backlog else { return };
+        if let Some(socket) = self.socket.get() {
             // If the socket is broken, the client's task finds out.
-            let _ = queue.write(|writer, slices| match writer.write_at_once(slices) {
+            let _ = backlog.write(|slices| match socket.write_at_once(slices) {
                 Some(Ok(written)) => Poll::Ready(Ok(written)),
                 Some(Err(_)) | None => Poll::Pending,
             });
         }
-        if !queue.frames.is_empty() || queue.closed.is_some() {
+        if !backlog.frames.is_empty() || backlog.closed.is_some() {
             wake(queue);
         }
     }
@@ -88,24 +105,30 @@ impl Outbox {
     /// Brings several frames, which are written together.
     pub fn push_all<'f>(&self, mut frames: impl Iterator<Item = &'f Frame> + Clone) {
         let mut queue = self.queue.lock();
-        if let Some(reason) = &queue.closed {
+        let idle = queue.backlog.as_ref().is_none_or(|backlog| backlog.is_idle());
+        let mut begun = 0;
+        // What could never wait is too much for an idle client, too: that must not depend on how the network is doing.
+        if idle
+            && let Some(socket) = self.socket.get()
+            && frames.clone().all(|frame| frame.len() <= self.limit)
+        {
+            begun = write_at_once(&mut frames, socket);
+        }
+        let Some(first) = frames.next() else { return };
+        let backlog = queue.backlog();
+        let rest = std::iter::once(first).chain(frames);
+        if let Some(reason) = &backlog.closed {
             // Until its task has left the channels, a slow client goes on missing frames.
-            queue.dropped += if *reason == CloseReason::SlowConsumer { frames.count() as u64 } else { 0 };
+            backlog.dropped += if *reason == CloseReason::SlowConsumer { rest.count() as u64 } else { 0 };
             return;
         }
-        let idle = queue.frames.is_empty();
-        // What could never wait is too much for an idle client, too: that must not depend on how the network is doing.
-        let fits = frames.clone().all(|frame| frame.len() <= self.limit);
-        if idle
-            && fits
-            && let Some(writer) = &queue.writer
-        {
-            queue.begun = write_at_once(&mut frames, writer);
+        if idle {
+            backlog.begun = begun;
         }
-        for frame in frames {
-            queue.push(frame.clone(), self.limit);
+        for frame in rest {
+            backlog.push(frame.clone(), self.limit);
         }
-        if (idle && !queue.frames.is_empty()) || queue.closed.is_some() {
+        if idle || backlog.closed.is_some() {
             wake(queue);
         }
     }
@@ -119,20 +142,21 @@ impl Outbox {
     /// Ends the conversation after the frames that wait already. The first reason stays.
     pub fn close(&self, reason: CloseReason) {
         let mut queue = self.queue.lock();
-        if queue.closed.is_none() {
-            queue.closed = Some(reason);
+        let closed = &mut queue.backlog().closed;
+        if closed.is_none() {
+            *closed = Some(reason);
             wake(queue);
         }
     }
 
     /// Whether nothing more will be accepted.
     pub fn is_closed(&self) -> bool {
-        self.queue.lock().closed.is_some()
+        self.queue.lock().backlog.as_ref().is_some_and(|backlog| backlog.closed.is_some())
     }
 
     /// Frames that the client missed because the outbox overflowed.
     pub fn dropped(&self) -> u64 {
-        self.queue.lock().dropped
+        self.queue.lock().backlog.as_ref().map_or(0, |backlog| backlog.dropped)
     }
 
     /// Writes what waits, until the outbox is closed, and says why it was. Does not wait for a slow socket then.
@@ -143,12 +167,13 @@ impl Outbox {
     /// The socket is gone.
     pub fn poll_write(&self, cx: &mut Context<'_>) -> Poll<io::Result<CloseReason>> {
         let mut queue = self.queue.lock();
-        if let Some(reason) = &queue.closed {
-            return Poll::Ready(Ok(reason.clone()));
-        }
-        if queue.poll_drain(cx)?.is_ready() {
-            // Most clients are silent most of the time.
-            queue.frames = VecDeque::new();
+        if let Some(backlog) = &mut queue.backlog {
+            if let Some(reason) = &backlog.closed {
+                return Poll::Ready(Ok(reason.clone()));
+            }
+            if backlog.poll_drain(self.socket.get(), cx)?.is_ready() {
+                queue.backlog = None;
+            }
         }
         match &mut queue.task {
             Some(task) => task.clone_from(cx.waker()),
@@ -160,8 +185,9 @@ impl Outbox {
     /// Adds last words to an outbox that is closed.
     pub fn say_good_bye(&self, frame: Frame) {
         let mut queue = self.queue.lock();
-        queue.bytes += frame.len();
-        queue.frames.push_back(frame);
+        let backlog = queue.backlog();
+        backlog.bytes += frame.len();
+        backlog.frames.push_back(frame);
     }
 
     /// Writes everything that waits, also in a closed outbox.
@@ -169,7 +195,10 @@ impl Outbox {
     /// # Errors
     /// The socket is gone.
     pub fn poll_drain(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.queue.lock().poll_drain(cx)
+        match &mut self.queue.lock().backlog {
+            Some(backlog) => backlog.poll_drain(self.socket.get(), cx),
+            None => Poll::Ready(Ok(())),
+        }
     }
 
     /// Tells the peer that nothing more will come.
@@ -177,29 +206,36 @@ impl Outbox {
     /// # Errors
     /// The socket is gone.
     pub fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.queue.lock().writer {
-            Some(writer) => Pin::new(writer).poll_shutdown(cx),
+        match self.socket.get() {
+            Some(mut socket) => Pin::new(&mut socket).poll_shutdown(cx),
             None => Poll::Ready(Ok(())),
-        }
-    }
-
-    /// Lets go of the socket, so that it closes as soon as nobody reads from it any more.
-    pub fn disconnect(&self) {
-        if let Some(Writer::Plain(writer)) = self.queue.lock().writer.take() {
-            // Or else it would be shut down first, at the cost of a system call.
-            writer.forget();
         }
     }
 
     /// Takes out what waits, for somebody who writes it in another way. Nothing may have been written of it yet.
     pub fn take(&self) -> Vec<Frame> {
-        let mut queue = self.queue.lock();
-        queue.bytes = 0;
-        std::mem::take(&mut queue.frames).into()
+        match &mut self.queue.lock().backlog {
+            Some(backlog) => {
+                backlog.bytes = 0;
+                std::mem::take(&mut backlog.frames).into()
+            }
+            None => Vec::new(),
+        }
     }
 }
 
 impl Queue {
+    fn backlog(&mut self) -> &mut Backlog {
+        self.backlog.get_or_insert_default()
+    }
+}
+
+impl Backlog {
+    /// Whether nothing waits, and something may be written.
+    fn is_idle(&self) -> bool {
+        self.frames.is_empty() && self.closed.is_none()
+    }
+
     /// Queues a frame, or closes the outbox if that is too much.
     fn push(&mut self, frame: Frame, limit: usize) {
         if self.closed.is_some() {
@@ -214,24 +250,20 @@ impl Queue {
         }
     }
 
-    /// Writes everything, and has it sent.
-    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.write(|writer, slices| Pin::new(writer).poll_write_vectored(cx, slices)))?;
-        if self.flush
-            && let Some(writer) = &mut self.writer
-        {
-            ready!(Pin::new(writer).poll_flush(cx))?;
+    /// Writes everything, and has it sent. Without a socket that has to wait.
+    fn poll_drain(&mut self, socket: Option<&Socket>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(mut socket) = socket else { return Poll::Pending };
+        let mut socket = Pin::new(&mut socket);
+        ready!(self.write(|slices| socket.as_mut().poll_write_vectored(cx, slices)))?;
+        if self.flush {
+            ready!(socket.poll_flush(cx))?;
             self.flush = false;
         }
         Poll::Ready(Ok(()))
     }
 
-    /// Writes everything, in this way. Without a socket that has to wait.
-    fn write(
-        &mut self,
-        mut write: impl FnMut(&mut Writer, &[IoSlice<'_>]) -> Poll<io::Result<usize>>,
-    ) -> Poll<io::Result<()>> {
-        let Some(writer) = &mut self.writer else { return Poll::Pending };
+    /// Writes everything, in this way.
+    fn write(&mut self, mut write: impl FnMut(&[IoSlice<'_>]) -> Poll<io::Result<usize>>) -> Poll<io::Result<()>> {
         while !self.frames.is_empty() {
             let mut slices = [IoSlice::new(&[]); BATCH];
             let mut begun = self.begun;
@@ -241,7 +273,7 @@ impl Queue {
                 count += 1;
             }
             self.flush = true;
-            let written = ready!(write(writer, &slices[..count]))?;
+            let written = ready!(write(&slices[..count]))?;
             if written == 0 {
                 return Poll::Ready(Err(ErrorKind::WriteZero.into()));
             }
@@ -266,25 +298,29 @@ impl Queue {
 
 /// Writes frames as long as the socket takes them, and leaves the others. Returns the bytes of the first of these that
 /// are written.
-fn write_at_once<'f>(frames: &mut (impl Iterator<Item = &'f Frame> + Clone), writer: &Writer) -> usize {
+fn write_at_once<'f>(frames: &mut (impl Iterator<Item = &'f Frame> + Clone), socket: &Socket) -> usize {
     loop {
-        let mut slices = [IoSlice::new(&[]); BATCH];
-        let mut count = 0;
-        for (slice, frame) in slices.iter_mut().zip(frames.clone()) {
-            *slice = IoSlice::new(frame.websocket());
-            count += 1;
-        }
-        if count == 0 {
-            return 0;
-        }
-        let slices = &slices[..count];
+        let mut rest = frames.clone();
+        let Some(first) = rest.next() else { return 0 };
+        let written = match rest.next() {
+            None => socket.write_at_once(&[IoSlice::new(first.websocket())]),
+            Some(second) => {
+                let mut slices = [IoSlice::new(&[]); BATCH];
+                let mut count = 0;
+                for (slice, frame) in slices.iter_mut().zip([first, second].into_iter().chain(rest)) {
+                    *slice = IoSlice::new(frame.websocket());
+                    count += 1;
+                }
+                socket.write_at_once(&slices[..count])
+            }
+        };
         // If the socket is full or broken, the client's task finds out which.
-        let Some(Ok(mut written)) = writer.write_at_once(slices) else { return 0 };
-        for slice in slices {
-            if written < slice.len() {
+        let Some(Ok(mut written)) = written else { return 0 };
+        while let Some(frame) = frames.clone().next().filter(|_| written > 0) {
+            if written < frame.len() {
                 return written;
             }
-            written -= slice.len();
+            written -= frame.len();
             frames.next();
         }
     }
@@ -304,7 +340,6 @@ mod tests {
     use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
-    use crate::socket::Socket;
 
     fn frame(bytes: usize) -> Frame {
         Frame::control(vec![b'x'; bytes])
@@ -325,7 +360,7 @@ mod tests {
         let server = listener.accept().await.unwrap().0;
         server.writable().await.unwrap();
         let outbox = Outbox::new(limit);
-        outbox.connect(Socket::Plain(server).into_split().1);
+        outbox.connect(server.into());
         (outbox, client)
     }
 
@@ -401,6 +436,6 @@ mod tests {
     }
 
     fn lengths_of_backlog(outbox: &Outbox) -> usize {
-        outbox.queue.lock().frames.len()
+        outbox.queue.lock().backlog.as_ref().map_or(0, |backlog| backlog.frames.len())
     }
 }

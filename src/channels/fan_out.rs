@@ -133,6 +133,7 @@ impl Round {
         // Memory that the system calls have driven out of the caches comes for all of them at once then.
         let chunk = subscribers.get_range(until..self.remaining).expect("it is below the length");
         chunk.values().for_each(|subscription| subscription.outbox.prefetch());
+        let mut count = 0;
         while self.remaining > until {
             self.remaining -= 1;
             let (socket_id, subscription) = subscribers.get_index_mut(self.remaining).expect("it is below the length");
@@ -141,9 +142,10 @@ impl Round {
             // Whoever came later, or was served already and has moved here, has had these frames or does not need them.
             let frames = self.frames.get((begin - self.first) as usize..).unwrap_or_default();
             let frames = frames.iter().filter(|queued| queued.except != Some(*socket_id)).map(|queued| &queued.frame);
-            delivered.inc_by(frames.clone().count() as u64);
+            count += frames.clone().count() as u64;
             subscription.outbox.push_all(frames);
         }
+        delivered.inc_by(count);
         true
     }
 

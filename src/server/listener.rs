@@ -70,7 +70,7 @@ async fn begin(
         Exit::Closed => None,
         Exit::Upgraded(conversation) => Some(conversation),
         Exit::Unusual(socket, early, first) => Some(Box::pin(async move {
-            let peer = Peer { address: PeerAddress::Direct(address), secure: matches!(socket, Socket::Tls(_)) };
+            let peer = Peer { address: PeerAddress::Direct(address), secure: socket.is_tls() };
             let answer = |request| router.clone().route(peer.clone(), request);
             serve(Rewound::new(socket, early), first, deadline, &shutdown, answer).await;
         })),
@@ -93,7 +93,7 @@ pub(super) async fn serve_admin(listener: TcpListener, pages: AdminPages, shutdo
         let (pages, stop) = (pages.clone(), shutdown.clone());
         shutdown.spawn(async move {
             let answer = |request| admin::handle(Arc::clone(&pages.node), pages.shutdown.clone(), request);
-            let socket = Rewound::new(Socket::Plain(stream), Bytes::new());
+            let socket = Rewound::new(stream.into(), Bytes::new());
             serve(socket, Instant::now() + ADMIN_TIMEOUT, ADMIN_TIMEOUT, &stop, answer).await;
         });
     }
@@ -132,9 +132,9 @@ async fn handshake(
     deadline: Duration,
     address: SocketAddr,
 ) -> Option<Socket> {
-    let Some(tls) = tls else { return Some(Socket::Plain(stream)) };
+    let Some(tls) = tls else { return Some(stream.into()) };
     match Box::pin(timeout(deadline, tls.accept(stream))).await {
-        Ok(Ok(stream)) => Some(Socket::Tls(Box::new(stream))),
+        Ok(Ok(stream)) => Some(stream.into()),
         Ok(Err(error)) => {
             debug!(peer = %address, %error, "TLS handshake failed");
             None

@@ -16,7 +16,7 @@ use crate::node::Refusal;
 use crate::outbox::Outbox;
 use crate::protocol::{ClientError, CloseReason, Frame};
 use crate::session::{Due, Session};
-use crate::socket::{PeerAddress, Reader, Socket};
+use crate::socket::{PeerAddress, Socket};
 
 use super::Context;
 use super::inbound::{Inbound, close_reason};
@@ -52,7 +52,7 @@ struct Conversation {
 /// Serves a client until it goes, is sent away or vanishes.
 pub(super) fn converse(socket: Socket, early: Bytes, session: Session, context: Context) -> impl Future<Output = ()> {
     let outbox = Arc::clone(session.outbox());
-    let inbound = Inbound::new(connect(socket, &outbox), early, outbox);
+    let inbound = Inbound::new(socket, early, outbox);
     // The future of a method has room for all this once, that of a function with arguments twice.
     Conversation { inbound, session, context }.run()
 }
@@ -61,16 +61,8 @@ pub(super) fn converse(socket: Socket, early: Bytes, session: Session, context: 
 pub(super) async fn refuse(socket: Socket, early: Bytes, refusal: Refusal) {
     let outbox = Arc::new(Outbox::new(REFUSAL_OUTBOX));
     outbox.close(refusal.reason.clone());
-    let inbound = Inbound::new(connect(socket, &outbox), early, Arc::clone(&outbox));
+    let inbound = Inbound::new(socket, early, Arc::clone(&outbox));
     part(inbound, &outbox, &refusal.reason, refusal.version).await;
-    outbox.disconnect();
-}
-
-/// Gives the writing half of a socket to the outbox, and returns the other one.
-fn connect(socket: Socket, outbox: &Outbox) -> Reader {
-    let (reader, writer) = socket.into_split();
-    outbox.connect(writer);
-    reader
 }
 
 impl Conversation {
@@ -96,7 +88,6 @@ impl Conversation {
             }
             End::Lost => debug!(%peer, %socket_id, "connection lost"),
         }
-        outbox.disconnect();
     }
 
     /// Handles messages and deadlines, and writes what others leave to this task. Whatever is our decision closes the

@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Poll, ready};
+use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, ReadBuf};
@@ -15,7 +15,7 @@ use tokio_tungstenite::tungstenite::{Error, Message, WebSocket};
 
 use crate::outbox::Outbox;
 use crate::protocol::{CloseReason, Frame, MAX_MESSAGE};
-use crate::socket::Reader;
+use crate::socket::Socket;
 
 /// Bytes read at once. They live on the stack while the socket has some, so that a silent client costs no buffer, and are
 /// not cleared first: the reading half is polled for every frame that the other half writes.
@@ -29,7 +29,6 @@ const READ_BUFFER: usize = 64;
 /// everything else, so that frames never interleave.
 #[derive(Debug)]
 pub(super) struct Inbound {
-    reader: Reader,
     websocket: WebSocket<Pipe>,
 }
 
@@ -42,15 +41,16 @@ struct Pipe {
 }
 
 impl Inbound {
-    /// `early` was read along with the handshake.
-    pub(super) fn new(reader: Reader, early: Bytes, outbox: Arc<Outbox>) -> Self {
+    /// Gives the socket to the outbox, and reads from it, but first `early`, which was read along with the handshake.
+    pub(super) fn new(socket: Socket, early: Bytes, outbox: Arc<Outbox>) -> Self {
+        outbox.connect(socket);
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER)
             .write_buffer_size(0)
             .max_frame_size(Some(MAX_MESSAGE))
             .max_message_size(Some(MAX_MESSAGE));
         let pipe = Pipe { input: early, ended: false, outbox };
-        Self { reader, websocket: WebSocket::from_raw_socket(pipe, Role::Server, Some(config)) }
+        Self { websocket: WebSocket::from_raw_socket(pipe, Role::Server, Some(config)) }
     }
 
     /// The next message or control frame.
@@ -67,8 +67,8 @@ impl Inbound {
                     Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => {
                         let mut chunk = [MaybeUninit::uninit(); CHUNK];
                         let mut chunk = ReadBuf::uninit(&mut chunk);
-                        ready!(Pin::new(&mut self.reader).poll_read(cx, &mut chunk))?;
                         let pipe = self.websocket.get_mut();
+                        ready!(pipe.poll_read(cx, &mut chunk))?;
                         pipe.ended = chunk.filled().is_empty();
                         pipe.input = Bytes::copy_from_slice(chunk.filled());
                     }
@@ -94,7 +94,7 @@ impl Inbound {
             let mut chunk = [MaybeUninit::uninit(); CHUNK];
             loop {
                 let mut chunk = ReadBuf::uninit(&mut chunk);
-                match ready!(Pin::new(&mut self.reader).poll_read(cx, &mut chunk)) {
+                match ready!(self.websocket.get_ref().poll_read(cx, &mut chunk)) {
                     Ok(()) if !chunk.filled().is_empty() => {}
                     _ => return Poll::Ready(()),
                 }
@@ -112,6 +112,13 @@ pub(super) fn close_reason(error: &Error) -> Option<CloseReason> {
         Error::Protocol(tokio_tungstenite::tungstenite::error::ProtocolError::ResetWithoutClosingHandshake) => None,
         Error::Protocol(error) => Some(CloseReason::WebSocketProtocol(error.to_string())),
         _ => None,
+    }
+}
+
+impl Pipe {
+    fn poll_read(&self, cx: &mut Context<'_>, chunk: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let mut socket = self.outbox.socket().expect("it was connected before anything was read");
+        Pin::new(&mut socket).poll_read(cx, chunk)
     }
 }
 
