@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 
 use crate::config::{AppConfig, Secret};
@@ -115,15 +116,15 @@ impl Drop for Seat {
 /// Finds something by app id or by app key.
 #[derive(Debug)]
 pub struct Directory<T> {
-    by_id: HashMap<String, Arc<T>>,
-    by_key: HashMap<String, Arc<T>>,
+    by_id: HashMap<String, Arc<T>, RandomState>,
+    by_key: HashMap<String, Arc<T>, RandomState>,
     all: Vec<Arc<T>>,
 }
 
 impl<T> Directory<T> {
     /// Lists entries under the ids and keys of their apps, which the configuration holds to be distinct.
     pub fn new(entries: impl IntoIterator<Item = T>, config: impl Fn(&T) -> &AppConfig) -> Self {
-        let mut directory = Self { by_id: HashMap::new(), by_key: HashMap::new(), all: Vec::new() };
+        let mut directory = Self { by_id: HashMap::default(), by_key: HashMap::default(), all: Vec::new() };
         for entry in entries.into_iter().map(Arc::new) {
             let config = config(&entry);
             directory.by_id.insert(config.id.clone(), Arc::clone(&entry));

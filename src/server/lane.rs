@@ -5,7 +5,7 @@
 //! time again for a connection that it only ever reads one head from.
 
 use std::future::poll_fn;
-use std::io::{self, Write};
+use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
@@ -72,16 +72,14 @@ pub(super) async fn drive(mut socket: Socket, address: SocketAddr, router: &Rout
         let Some((route, mut head)) = plain else { return Exit::Unusual(socket, buffer, deadline) };
         match route {
             Route::WebSocket(key) => {
-                let peer = Peer { address: PeerAddress::Direct(address), secure: matches!(socket, Socket::Tls(_)) };
+                let peer = Peer { address: PeerAddress::Direct(address), secure: socket.is_tls() };
                 let (answer, upgraded) = router.switch(peer, &head, key).await;
                 let early = Bytes::copy_from_slice(&buffer[head.length..]);
-                return match timeout(patience, send(&mut socket, &answer)).await {
-                    Ok(Ok(())) => Exit::Upgraded(upgraded.serve(socket, early)),
-                    Ok(Err(_)) | Err(_) => {
-                        debug!(peer = %address, "client went while it was answered");
-                        Exit::Closed
-                    }
-                };
+                if send(&mut socket, &answer, patience).await {
+                    return Exit::Upgraded(upgraded.serve(socket, early));
+                }
+                debug!(peer = %address, "client went while it was answered");
+                return Exit::Closed;
             }
             Route::Api => {
                 let total = head.length + head.body;
@@ -95,8 +93,8 @@ pub(super) async fn drive(mut socket: Socket, address: SocketAddr, router: &Rout
                 let answer = router.call(&head, RequestBody::Read(content)).await;
                 let close = broken || head.close || shutdown.is_requested();
                 let answer = encode(&answer, close);
-                let sent = timeout(patience, send(&mut socket, &answer)).await;
-                if close || !matches!(sent, Ok(Ok(()))) {
+                let sent = send(&mut socket, &answer, patience).await;
+                if close || !sent {
                     break 'requests;
                 }
                 buffer.drain(..total);
@@ -136,10 +134,19 @@ async fn read(socket: &mut Socket, buffer: &mut Vec<u8>) -> io::Result<usize> {
     .await
 }
 
-/// Writes everything, at once wherever the system allows it.
-async fn send(socket: &mut Socket, bytes: &[u8]) -> io::Result<()> {
-    socket.write_all(bytes).await?;
-    socket.flush().await
+/// Writes everything, at once wherever the system takes it. False if the peer is gone, or does not read.
+async fn send(socket: &mut Socket, bytes: &[u8], patience: Duration) -> bool {
+    let written = match socket.write_at_once(&[IoSlice::new(bytes)]) {
+        Some(Ok(written)) if written == bytes.len() => return true,
+        Some(Ok(written)) => written,
+        // If the connection is broken, the next attempt says so, too.
+        Some(Err(_)) | None => 0,
+    };
+    let rest = async {
+        socket.write_all(&bytes[written..]).await?;
+        socket.flush().await
+    };
+    matches!(timeout(patience, rest).await, Ok(Ok(())))
 }
 
 /// The bytes of an answer, as hyper would write them.
@@ -157,7 +164,6 @@ fn encode(answer: &Answer, close: bool) -> Vec<u8> {
         line([b"connection: close\r\n", b"", b"", b""]);
     }
     line([b"date: ", Date::now().as_bytes(), b"\r\n", b""]);
-    write!(bytes, "content-length: {}\r\n\r\n", body.len()).expect("a vector takes everything");
-    bytes.extend_from_slice(body);
+    line([b"content-length: ", body.len().to_string().as_bytes(), b"\r\n\r\n", body]);
     bytes
 }

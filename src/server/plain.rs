@@ -48,9 +48,9 @@ impl<'b> Head<'b> {
             "POST" => &Method::POST,
             _ => return None,
         };
-        let target = request
-            .path
-            .filter(|target| target.starts_with('/') && target.bytes().all(|byte| PLAIN[usize::from(byte)]))?;
+        // All bytes rather than up to the first wrong one: without a branch for each that is faster.
+        let plain = |target: &&str| target.bytes().fold(true, |plain, byte| plain & PLAIN[usize::from(byte)]);
+        let target = request.path.filter(plain).filter(|target| target.starts_with('/'))?;
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let mut head = Self {
             method,
