@@ -405,7 +405,7 @@ fn scenarios() -> Vec<Scenario> {
         cpu(short, "fan-out to 5,000, 10/s, 100 B, per delivery", PER_DELIVERY, 1.15),
         cpu(long, "fan-out to 5,000, 10/s, 1 KiB, per delivery", PER_DELIVERY, 1.15),
         cpu("burst --clients 1000 --events 400", "burst of 400 events to 1,000, per delivery", PER_DELIVERY, 0.10),
-        cpu("publish", "publish to nobody, per request", PER_REQUEST, 2.0),
+        cpu("publish --requests 100000", "publish to nobody, per request", PER_REQUEST, 2.0),
         cpu("publish --batch 10", "publish to nobody in batches of 10, per event", PER_EVENT, 2.5),
         cpu(
             "many --clients 5000 --channels 500 --rate 1000",
@@ -436,7 +436,7 @@ fn growth(files: u64) -> Vec<Scenario> {
     });
     let publish = [(1, 1), (1, 1_000), (100, 1_000)].map(|(connections, channels)| {
         let title = format!("publish beside {} occupied channels, per request", connections * channels);
-        cpu("publish", title, PER_REQUEST, "publish", Neighbours { connections, channels })
+        cpu("publish --requests 100000", title, PER_REQUEST, "publish", Neighbours { connections, channels })
     });
     let churn = [(0, 0), (10_000, 1), (100, 1_000)].map(|(connections, channels)| {
         let all = connections * channels;

@@ -136,7 +136,7 @@ impl Outbox {
     /// Has the processor fetch what the next [`Outbox::push_all`] needs.
     #[inline]
     pub fn prefetch(&self) {
-        black_box((self.limit, self.queue.is_locked()));
+        black_box((self.limit, self.socket.get().is_some(), self.queue.is_locked()));
     }
 
     /// Ends the conversation after the frames that wait already. The first reason stays.

@@ -92,7 +92,7 @@ impl<'a> SignedQuery<'a> {
         now: SystemTime,
     ) -> Result<Vec<Pair<'a>>, RequestError> {
         let key = self.get("auth_key").ok_or(RequestError::Missing("auth_key"))?;
-        let secret = app.secret(key).ok_or(RequestError::UnknownKey)?;
+        let mac = app.mac(key).ok_or(RequestError::UnknownKey)?;
         match self.get("auth_version") {
             None => return Err(RequestError::NoVersion),
             Some("1.0") => {}
@@ -108,8 +108,7 @@ impl<'a> SignedQuery<'a> {
             None => return Err(RequestError::Missing("body_md5")),
         }
         let signature = self.get("auth_signature").unwrap_or_default();
-        let signs =
-            |path: &str, pairs: &[Pair<'_>]| super::verify(secret.expose(), &canonical(method, path, pairs), signature);
+        let signs = |path: &str, pairs: &[Pair<'_>]| super::verify(mac, &canonical(method, path, pairs), signature);
         if signs(path, &self.pairs) {
             return Ok(self.pairs);
         }

@@ -38,8 +38,8 @@ pub fn user_text(socket_id: SocketId, user_data: &str) -> String {
 /// The key is not one of this app, or the signature is wrong.
 pub fn verify_token(app: &App, auth: &str, text: String) -> Result<(), TokenError> {
     let (key, signature) = auth.split_once(':').unwrap_or((auth, ""));
-    let secret = app.secret(key).ok_or_else(|| TokenError::UnknownKey(shown(key)))?;
-    match super::verify(secret.expose(), &text, signature) {
+    let mac = app.mac(key).ok_or_else(|| TokenError::UnknownKey(shown(key)))?;
+    match super::verify(mac, &text, signature) {
         true => Ok(()),
         false => Err(TokenError::Signature { text, signature: shown(signature) }),
     }
