@@ -110,6 +110,28 @@ pub struct Occupancy {
     pub users: usize,
 }
 
+/// Events that wait in a channel. They go out when this is dropped, at once but for what takes longer than a turn; nobody
+/// else sees to it. What is published meanwhile goes out along with them.
+#[derive(Debug)]
+#[must_use = "events go out when it is dropped"]
+pub struct Delivery<'a> {
+    channels: &'a Channels,
+    channel: Arc<Channel>,
+}
+
+impl Delivery<'_> {
+    /// Whether it is worth waiting until others have published who are ready to.
+    pub fn is_large(&self) -> bool {
+        self.channel.lock().subscribers.len() > fan_out::CHUNK
+    }
+}
+
+impl Drop for Delivery<'_> {
+    fn drop(&mut self) {
+        self.channels.run(&self.channel);
+    }
+}
+
 /// What a tick has done.
 #[derive(Debug, Default)]
 pub struct Due {
@@ -192,8 +214,9 @@ impl Channels {
         Some(left)
     }
 
-    /// Delivers an event that a backend published, and remembers it if the channel is a cache channel. Where neither is
-    /// to be done it is not even encoded: backends publish much that nobody listens to.
+    /// Queues an event that a backend published, and remembers it if the channel is a cache channel. Where neither is to be
+    /// done it is not even encoded: backends publish much that nobody listens to. Returns its delivery, if nobody else has
+    /// taken that on.
     pub fn publish(
         &self,
         name: &ChannelName,
@@ -201,12 +224,10 @@ impl Channels {
         data: &EventData,
         except: Option<SocketId>,
         now: Instant,
-    ) {
+    ) -> Option<Delivery<'_>> {
         if !name.is_cache() {
-            if let Some(channel) = self.get(name) {
-                self.queue(&channel, encode(), except);
-            }
-            return;
+            let channel = self.get(name)?;
+            return self.queue(channel, encode(), except);
         }
         let frame = encode();
         let chore = self.with(name, |state| {
@@ -215,12 +236,13 @@ impl Channels {
             state.remember(Cached { frame, data: Some(data.clone()), expires })
         });
         self.plan(name, chore);
+        None
     }
 
     /// Delivers a frame to the subscribers of a channel, in the order of these calls.
     pub fn deliver(&self, name: &ChannelName, frame: Frame, except: Option<SocketId>) {
         if let Some(channel) = self.get(name) {
-            self.queue(&channel, frame, except);
+            drop(self.queue(channel, frame, except));
         }
     }
 
@@ -392,11 +414,14 @@ impl Channels {
         result
     }
 
-    fn queue(&self, channel: &Arc<Channel>, frame: Frame, except: Option<SocketId>) {
+    fn queue(&self, channel: Arc<Channel>, frame: Frame, except: Option<SocketId>) -> Option<Delivery<'_>> {
         match channel.queue().publish(frame, except) {
-            Duty::Nothing => {}
-            Duty::Help => drop(channel.turn(&self.delivered)),
-            Duty::Run => self.run(channel),
+            Duty::Nothing => None,
+            Duty::Help => {
+                channel.turn(&self.delivered);
+                None
+            }
+            Duty::Run => Some(Delivery { channels: self, channel }),
         }
     }
 
