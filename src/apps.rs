@@ -39,9 +39,8 @@ impl App {
     /// An app that nobody uses yet.
     pub fn new(config: AppConfig) -> Self {
         let api_requests = Mutex::new(RateLimit::per_second(config.limits.api_requests_per_second));
-        let mac = |secret: &str| Hmac::new_from_slice(secret.as_bytes()).expect("HMAC takes keys of any length");
         Self {
-            macs: config.keys.iter().map(|pair| mac(pair.secret.expose())).collect(),
+            macs: config.keys.iter().map(|pair| mac_of(pair.secret.expose())).collect(),
             config,
             connections: Arc::default(),
             seats: Arc::default(),
@@ -107,6 +106,11 @@ impl App {
         quota.used += count;
         true
     }
+}
+
+/// HMAC-SHA256 with this secret, before any text.
+pub fn mac_of(secret: &str) -> Hmac<Sha256> {
+    Hmac::new_from_slice(secret.as_bytes()).expect("HMAC takes keys of any length")
 }
 
 impl Seat {

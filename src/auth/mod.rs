@@ -5,9 +5,11 @@ mod request;
 mod signer;
 mod token;
 
-use hmac::{Hmac, KeyInit, Mac};
+use hmac::{Hmac, Mac};
 use md5::Digest;
 use sha2::Sha256;
+
+use crate::apps::mac_of;
 
 pub use request::{Pair, RequestError, SignedQuery, form_pairs, query_pairs, sign_request};
 pub use signer::{Signer, shared_secret};
@@ -15,8 +17,7 @@ pub use token::{TokenError, channel_text, user_text, verify_token};
 
 /// HMAC-SHA256 as 64 lower-case hex digits, the form of every signature in the protocol.
 pub fn sign(secret: &str, text: &str) -> String {
-    let mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("HMAC takes keys of any length");
-    hex::encode(mac.chain_update(text).finalize().into_bytes())
+    hex::encode(mac_of(secret).chain_update(text).finalize().into_bytes())
 }
 
 /// Whether `signature`, in hex of either case, is the one of `text`. `mac` knows the secret, and no text yet. Takes the same
@@ -58,7 +59,7 @@ mod tests {
         ];
         for (secret, body, signature) in table {
             assert_eq!(sign(secret, body), signature);
-            let mac = Hmac::new_from_slice(secret.as_bytes()).unwrap();
+            let mac = mac_of(secret);
             assert!(verify(&mac, body, signature));
             assert!(!verify(&mac, body, &signature[..62]));
             assert!(!verify(&mac, body, ""));
