@@ -1,5 +1,6 @@
 //! The event loop: one thread, all sockets, one buffer for reading.
 
+mod alarm;
 mod incoming;
 
 use std::collections::VecDeque;
@@ -15,9 +16,12 @@ use super::backend::{Answer, Publisher};
 use super::connection::{Connection, Stage};
 use super::frame;
 use super::{BenchError, Target};
+use alarm::Alarm;
 
 /// Tokens from here on belong to publishers; those below are client numbers.
 const PUBLISHERS: usize = 1 << 32;
+/// The alarm's token.
+const ALARM: Token = Token(1 << 33);
 /// What is read at once. Larger than what most sockets hold, so that one call empties them.
 const BUFFER: usize = 256 * 1024;
 /// Readiness events taken at once.
@@ -77,6 +81,7 @@ pub(super) enum Happening {
 /// All sockets of a run.
 pub(super) struct Engine {
     poll: Poll,
+    alarm: Alarm,
     events: Events,
     start: Instant,
     buffer: Vec<u8>,
@@ -94,8 +99,10 @@ pub(super) struct Engine {
 impl Engine {
     /// An engine without sockets. Clients are spread over the targets by their number.
     pub(super) fn new(targets: &[Target]) -> Result<Self, BenchError> {
+        let poll = Poll::new().map_err(BenchError::Poll)?;
         Ok(Self {
-            poll: Poll::new().map_err(BenchError::Poll)?,
+            alarm: Alarm::new(poll.registry(), ALARM).map_err(BenchError::Poll)?,
+            poll,
             events: Events::with_capacity(BATCH),
             start: Instant::now(),
             buffer: vec![0; BUFFER],
@@ -218,13 +225,14 @@ impl Engine {
     /// Waits until something happens, at most until `until`, and handles all of it.
     pub(super) fn turn(&mut self, until: Nanos, listener: &mut impl Listener) -> Result<(), BenchError> {
         let wait = if self.happenings.is_empty() { until.saturating_sub(self.now()) } else { 0 };
+        self.alarm.set(until, wait).map_err(BenchError::Poll)?;
         match self.poll.poll(&mut self.events, Some(Duration::from_nanos(wait))) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
             Err(error) => return Err(BenchError::Poll(error)),
         }
         let events = std::mem::replace(&mut self.events, Events::with_capacity(0));
-        for event in &events {
+        for event in events.iter().filter(|event| event.token() != ALARM) {
             match event.token().0.checked_sub(PUBLISHERS) {
                 Some(publisher) => self.answer(publisher, event)?,
                 None => self.advance(event.token().0, event, listener),
