@@ -1,12 +1,11 @@
 //! Publishing (§4.4, §4.5, §4.10).
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use hyper::StatusCode;
 
 use crate::channels::Occupancy;
-use crate::node::{Node, Target, Tenant, Trigger};
+use crate::node::{Node, Target, Trigger};
 use crate::protocol::EventData;
 
 use super::error::ApiError;
@@ -23,7 +22,7 @@ pub(super) async fn trigger(node: &Arc<Node>, signed: &Signed<'_>) -> Result<Rep
         (params.event_name(limits)?, params.data()?, params.targets(limits)?, params.except()?);
     let info = params.info()?;
     let trigger = Trigger { event, data, targets, except, asks: info.is_some() };
-    let reach = publish(node, &signed.tenant, std::slice::from_ref(&trigger)).await?;
+    let reach = publish(node, signed, std::slice::from_ref(&trigger)).await?;
     let Some(info) = info else { return Ok(Reply::empty(StatusCode::OK)) };
     let channels = trigger.targets.iter().zip(&reach);
     let channels = channels.map(|(target, reach)| (name_of(target), attributes(target, reach, info)));
@@ -49,7 +48,7 @@ pub(super) async fn trigger_batch(node: &Arc<Node>, signed: &Signed<'_>) -> Resu
         triggers.push(Trigger { event, data, targets: vec![target], except, asks: info.is_some() });
         infos.push(info);
     }
-    let reach = publish(node, &signed.tenant, &triggers).await?;
+    let reach = publish(node, signed, &triggers).await?;
     if infos.iter().all(Option::is_none) {
         return Ok(Reply::empty(StatusCode::OK));
     }
@@ -72,21 +71,22 @@ pub(super) async fn trigger_raw(node: &Arc<Node>, signed: &Signed<'_>, channel: 
         except: params.except()?,
         asks: false,
     };
-    publish(node, &signed.tenant, &[trigger]).await?;
+    publish(node, signed, &[trigger]).await?;
     Ok(Reply::empty(StatusCode::ACCEPTED))
 }
 
 /// Checks what concerns all events together, then publishes them in order. Returns who is there, target by target.
-async fn publish(node: &Arc<Node>, tenant: &Tenant, triggers: &[Trigger<'_>]) -> Result<Vec<Occupancy>, ApiError> {
+async fn publish(node: &Arc<Node>, signed: &Signed<'_>, triggers: &[Trigger<'_>]) -> Result<Vec<Occupancy>, ApiError> {
+    let tenant = &signed.tenant;
     let limit = tenant.app.config().limits.event_data;
     if triggers.iter().any(|trigger| trigger.data.length() > limit) {
         return Err(ApiError::DataTooLarge(limit));
     }
     let messages = triggers.iter().map(|trigger| trigger.targets.len() as u64).sum();
-    if !tenant.app.take_messages(messages, SystemTime::now()) {
+    if !tenant.app.take_messages(messages, signed.date) {
         return Err(ApiError::MessageQuota);
     }
-    Ok(node.trigger(tenant, triggers).await?)
+    Ok(node.trigger(tenant, triggers, signed.now).await?)
 }
 
 fn name_of(target: &Target) -> &str {

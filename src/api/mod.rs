@@ -102,10 +102,11 @@ pub async fn handle(context: &Context, call: Call<'_>, body: RequestBody<'_>) ->
 fn route<'p>(method: &Method, path: &'p str) -> Result<(Option<&'p str>, Endpoint), ApiError> {
     let decoded = |segment: &str| percent_decode_str(segment).decode_utf8_lossy().into_owned();
     let mut segments = [""; MAX_SEGMENTS];
-    let mut count = 0;
-    for segment in path.split('/').skip(1) {
-        *segments.get_mut(count).ok_or(ApiError::NotFound)? = segment;
-        count += 1;
+    let (mut count, mut start) = (0, 0);
+    let path = path.strip_prefix('/').ok_or(ApiError::NotFound)?;
+    for end in memchr::memchr_iter(b'/', path.as_bytes()).chain([path.len()]) {
+        *segments.get_mut(count).ok_or(ApiError::NotFound)? = &path[start..end];
+        (count, start) = (count + 1, end + 1);
     }
     let (app_id, rest) = match &segments[..count] {
         ["apps", app_id, rest @ ..] => (Some(*app_id), rest),

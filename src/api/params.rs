@@ -40,6 +40,10 @@ struct Batch<'a> {
     batch: Vec<Object<Fields<'a>>>,
 }
 
+/// A string, borrowed where nothing in it is escaped.
+#[derive(Debug, Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
 /// Where parameters come from. The body wins.
 #[derive(Debug)]
 pub(super) struct Params<'a> {
@@ -140,8 +144,8 @@ impl<'a> Params<'a> {
     fn channel_list(&self) -> Result<Option<Vec<Cow<'_, str>>>, ApiError> {
         let wrong = || ApiError::Type("channels", "an array of strings");
         if let Some(list) = self.fields.channels {
-            let names: Vec<&RawValue> = serde_json::from_str(list.get()).map_err(|_| wrong())?;
-            return names.into_iter().map(json::string).collect::<Option<_>>().map(Some).ok_or_else(wrong);
+            let names: Vec<Text<'_>> = serde_json::from_str(list.get()).map_err(|_| wrong())?;
+            return Ok(Some(names.into_iter().map(|Text(name)| name).collect()));
         }
         let listed = self.query.iter().filter(|(name, _)| name == "channels[]" || name == "channels");
         let names: Vec<_> = listed.map(|(_, name)| Cow::Borrowed(&**name)).collect();
@@ -205,7 +209,7 @@ pub(super) fn parse_user_id(id: &str, limits: &Limits) -> Result<UserId, ApiErro
 /// Makes sure that the query holds nothing but `known` and the signature.
 fn check_query(query: &[Pair<'_>], known: &[&str]) -> Result<(), ApiError> {
     let names = query.iter().map(|(name, _)| &**name);
-    let extraneous: Vec<&str> = names.filter(|name| !known.contains(name) && !is_signature(name)).collect();
+    let extraneous: Vec<&str> = names.filter(|name| !is_signature(name) && !known.contains(name)).collect();
     if extraneous.is_empty() { Ok(()) } else { Err(ApiError::Extraneous(extraneous.join(", "))) }
 }
 

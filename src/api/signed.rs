@@ -20,6 +20,10 @@ pub(super) struct Signed<'a> {
     pub(super) query: Vec<Pair<'a>>,
     /// The body.
     pub(super) body: Content<'a>,
+    /// When it was verified, by the calendar. The clocks are read once for a request.
+    pub(super) date: SystemTime,
+    /// The same moment, for measuring time.
+    pub(super) now: Instant,
 }
 
 impl<'a> Signed<'a> {
@@ -47,12 +51,13 @@ impl<'a> Signed<'a> {
         let key = query.get("auth_key").ok_or(RequestError::Missing("auth_key"))?;
         let tenant = node.tenants().by_key(key).filter(|tenant| app_id.is_none_or(|id| id == tenant.app.id()));
         let tenant = tenant.ok_or(RequestError::UnknownKey)?;
-        let query = query.verify(&tenant.app, call.method.as_str(), call.path, &body, SystemTime::now())?;
+        let (date, now) = (SystemTime::now(), Instant::now());
+        let query = query.verify(&tenant.app, call.method.as_str(), call.path, &body, date)?;
 
         if !tenant.app.config().enabled {
             return Err(ApiError::AppDisabled);
         }
-        tenant.app.take_api_request(Instant::now()).map_err(ApiError::RateLimit)?;
-        Ok(Self { tenant: Arc::clone(tenant), query, body })
+        tenant.app.take_api_request(now).map_err(ApiError::RateLimit)?;
+        Ok(Self { tenant: Arc::clone(tenant), query, body, date, now })
     }
 }

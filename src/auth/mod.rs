@@ -5,6 +5,7 @@ mod request;
 mod signer;
 mod token;
 
+use base16ct::{lower, mixed};
 use hmac::{Hmac, Mac};
 use md5::Digest;
 use sha2::Sha256;
@@ -17,26 +18,30 @@ pub use token::{TokenError, channel_text, user_text, verify_token};
 
 /// HMAC-SHA256 as 64 lower-case hex digits, the form of every signature in the protocol.
 pub fn sign(secret: &str, text: &str) -> String {
-    hex::encode(mac_of(secret).chain_update(text).finalize().into_bytes())
+    lower::encode_string(&mac_of(secret).chain_update(text).finalize().into_bytes())
 }
 
 /// Whether `signature`, in hex of either case, is the one of `text`. `mac` knows the secret, and no text yet. Takes the same
 /// time wherever the first difference is.
 pub fn verify(mac: &Hmac<Sha256>, text: &str, signature: &str) -> bool {
     let mut expected = [0; 32];
-    hex::decode_to_slice(signature, &mut expected).is_ok()
-        && mac.clone().chain_update(text).verify_slice(&expected).is_ok()
+    is_hex_of(signature, &mut expected) && mac.clone().chain_update(text).verify_slice(&expected).is_ok()
 }
 
 /// The MD5 of a request body in hex, as the HTTP API signs it.
 pub fn md5_hex(body: &[u8]) -> String {
-    hex::encode(md5::Md5::digest(body))
+    lower::encode_string(&md5::Md5::digest(body))
 }
 
 /// Whether `digest`, in hex of either case, is the MD5 of a request body.
 pub fn is_md5(digest: &str, body: &[u8]) -> bool {
     let mut expected = [0; 16];
-    hex::decode_to_slice(digest, &mut expected).is_ok() && md5::Md5::digest(body)[..] == expected
+    is_hex_of(digest, &mut expected) && md5::Md5::digest(body)[..] == expected
+}
+
+/// Whether these are the hex digits, in either case, of as many bytes as there is room for; they are there then.
+fn is_hex_of(digits: &str, bytes: &mut [u8]) -> bool {
+    digits.len() == 2 * bytes.len() && mixed::decode(digits, bytes).is_ok()
 }
 
 #[cfg(test)]

@@ -169,7 +169,8 @@ pub fn sign_request(
 pub fn query_pairs(raw: &str, plus_is_space: bool) -> Vec<Pair<'_>> {
     let mut pairs = form_pairs(raw, plus_is_space);
     for (name, _) in &mut pairs {
-        if name.bytes().any(|b| b.is_ascii_uppercase() || !b.is_ascii()) {
+        // All bytes rather than up to the first one: without a branch for each that is faster.
+        if name.bytes().fold(false, |unusual, b| unusual | b.is_ascii_uppercase() | !b.is_ascii()) {
             *name = name.to_lowercase().into();
         }
     }
@@ -180,12 +181,14 @@ pub fn query_pairs(raw: &str, plus_is_space: bool) -> Vec<Pair<'_>> {
 pub fn form_pairs(raw: &str, plus_is_space: bool) -> Vec<Pair<'_>> {
     // Room for the parameters of a signature, and some more.
     let mut pairs = Vec::with_capacity(8);
+    let is_plain = memchr::memchr2(b'%', b'+', raw.as_bytes()).is_none();
+    let decode = |text| if is_plain { Cow::Borrowed(text) } else { decode(text, plus_is_space) };
     let mut rest = raw;
     while !rest.is_empty() {
         let (pair, others) = cut(rest, b'&');
         if !pair.is_empty() {
             let (name, value) = cut(pair, b'=');
-            pairs.push((decode(name, plus_is_space), decode(value, plus_is_space)));
+            pairs.push((decode(name), decode(value)));
         }
         rest = others;
     }
@@ -202,9 +205,6 @@ fn cut(text: &str, separator: u8) -> (&str, &str) {
 }
 
 fn decode(text: &str, plus_is_space: bool) -> Cow<'_, str> {
-    if memchr::memchr2(b'%', b'+', text.as_bytes()).is_none() {
-        return Cow::Borrowed(text);
-    }
     if plus_is_space && text.contains('+') {
         let text = text.replace('+', " ");
         return percent_decode_str(&text).decode_utf8_lossy().into_owned().into();
@@ -219,7 +219,8 @@ fn canonical(method: &str, path: &str, pairs: &[Pair<'_>]) -> String {
     signed.sort_by(|(a, _), (b, _)| a.cmp(b));
     let length: usize = signed.iter().map(|(name, value)| name.len() + value.len() + 2).sum();
     let mut text = String::with_capacity(method.len() + path.len() + length + 2);
-    text.extend(method.chars().map(|c| c.to_ascii_uppercase()));
+    text.push_str(method);
+    text.make_ascii_uppercase();
     text.push('\n');
     text.push_str(path);
     for (index, (name, value)) in signed.iter().enumerate() {

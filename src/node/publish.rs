@@ -58,11 +58,16 @@ impl Node {
     ///
     /// # Errors
     /// The cluster has not taken them.
-    pub async fn trigger(&self, tenant: &Tenant, triggers: &[Trigger<'_>]) -> Result<Vec<Occupancy>, Unavailable> {
+    pub async fn trigger(
+        &self,
+        tenant: &Tenant,
+        triggers: &[Trigger<'_>],
+        now: Instant,
+    ) -> Result<Vec<Occupancy>, Unavailable> {
         let reach = match &self.cluster {
             Cluster::Redis(redis) => tenant.publish(redis, triggers).await?,
             Cluster::Single => {
-                let (reach, last) = tenant.deliver(triggers);
+                let (reach, last) = tenant.deliver(triggers, now);
                 // On a single core nobody can publish while we write to all these subscribers. So whoever is ready to comes
                 // first, and shares the writes.
                 if Handle::current().metrics().num_workers() == 1 && last.as_ref().is_some_and(Delivery::is_large) {
@@ -105,8 +110,7 @@ impl Node {
 
 impl Tenant {
     /// Returns who is there, target by target, and the last delivery, which is left to do.
-    fn deliver(&self, triggers: &[Trigger<'_>]) -> (Vec<Occupancy>, Option<Delivery<'_>>) {
-        let now = Instant::now();
+    fn deliver(&self, triggers: &[Trigger<'_>], now: Instant) -> (Vec<Occupancy>, Option<Delivery<'_>>) {
         let mut last = None;
         let targets = triggers.iter().flat_map(|trigger| trigger.targets.iter().map(move |target| (trigger, target)));
         let reach = targets.map(|(trigger, target)| {

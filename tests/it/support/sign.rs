@@ -8,12 +8,12 @@ use sha2::Sha256;
 pub fn hmac(secret: &str, text: &str) -> String {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap();
     mac.update(text.as_bytes());
-    hex::encode(mac.finalize().into_bytes())
+    base16ct::lower::encode_string(&mac.finalize().into_bytes())
 }
 
 /// MD5 in lower-case hex.
 pub fn md5(bytes: &[u8]) -> String {
-    hex::encode(Md5::digest(bytes))
+    base16ct::lower::encode_string(&Md5::digest(bytes))
 }
 
 /// The text an API request signs: keys in lower case and in order, values as they are meant, the signature left out.
