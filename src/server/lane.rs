@@ -12,7 +12,6 @@ use std::pin::{Pin, pin};
 use std::task::{Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::select;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -74,7 +73,7 @@ pub(super) async fn drive(mut socket: Socket, address: SocketAddr, router: &Rout
             Route::WebSocket(key) => {
                 let peer = Peer { address: PeerAddress::Direct(address), secure: socket.is_tls() };
                 let (answer, upgraded) = router.switch(peer, &head, key).await;
-                let early = Bytes::copy_from_slice(&buffer[head.length..]);
+                let early = buffer[head.length..].to_vec();
                 if send(&mut socket, &answer, patience).await {
                     return Exit::Upgraded(upgraded.serve(socket, early));
                 }

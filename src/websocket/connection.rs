@@ -6,21 +6,20 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use tokio::select;
 use tokio::time::{sleep_until, timeout};
-use tokio_tungstenite::tungstenite::Message;
 use tracing::{debug, info};
 
 use crate::node::Refusal;
 use crate::outbox::Outbox;
-use crate::protocol::{ClientError, CloseReason, Frame};
+use crate::protocol::{ClientError, CloseReason, Frame, SocketId};
 use crate::session::{Due, Session};
 use crate::socket::{PeerAddress, Socket};
 
 use super::Context;
-use super::inbound::{Inbound, close_reason};
+use super::inbound::{Inbound, Silence};
 use super::outbound::{PING, farewell};
+use super::reader::Message;
 
 /// How long a peer may take to read the close frame and echo it.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -50,7 +49,7 @@ struct Conversation {
 }
 
 /// Serves a client until it goes, is sent away or vanishes.
-pub(super) fn converse(socket: Socket, early: Bytes, session: Session, context: Context) -> impl Future<Output = ()> {
+pub(super) fn converse(socket: Socket, early: Vec<u8>, session: Session, context: Context) -> impl Future<Output = ()> {
     let outbox = Arc::clone(session.outbox());
     let inbound = Inbound::new(socket, early, outbox);
     // The future of a method has room for all this once, that of a function with arguments twice.
@@ -58,7 +57,7 @@ pub(super) fn converse(socket: Socket, early: Bytes, session: Session, context: 
 }
 
 /// Tells a client why it may not stay.
-pub(super) async fn refuse(socket: Socket, early: Bytes, refusal: Refusal) {
+pub(super) async fn refuse(socket: Socket, early: Vec<u8>, refusal: Refusal) {
     let outbox = Arc::new(Outbox::new(REFUSAL_OUTBOX));
     outbox.close(refusal.reason.clone());
     let inbound = Inbound::new(socket, early, Arc::clone(&outbox));
@@ -103,26 +102,11 @@ impl Conversation {
                 biased;
                 // First: what a client says is not heard any more once it is to go.
                 result = poll_fn(|cx| outbox.poll_write(cx)) => return result.map_or(End::Lost, End::Server),
-                message = inbound.next() => {
-                    let message = match message {
-                        Ok(message) => message,
-                        Err(error) => {
-                            let Some(reason) = close_reason(&error) else { return End::Lost };
-                            outbox.close(reason);
-                            continue;
-                        }
-                    };
-                    session.alive(Instant::now());
-                    match message {
-                        Message::Text(text) => session.handle(&text),
-                        Message::Binary(_) => session.refuse(&ClientError::Binary),
-                        Message::Close(_) => {
-                            inbound.flush();
-                            return End::Client;
-                        }
-                        Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
-                    }
-                }
+                silence = poll_fn(|cx| inbound.poll_hear(cx, |message| hear(session, &message))) => match silence {
+                    Silence::Closed => return End::Client,
+                    Silence::Lost => return End::Lost,
+                    Silence::Broken(reason) => outbox.close(reason),
+                },
                 () = &mut timer => {
                     let now = Instant::now();
                     if leave_at.is_some_and(|leave_at| leave_at <= now) {
@@ -141,6 +125,16 @@ impl Conversation {
                 }
             }
         }
+    }
+}
+
+/// Does what a client asks for.
+fn hear(session: &mut Session, message: &Message<'_>) {
+    session.alive(Instant::now());
+    match message {
+        Message::Text(text) => session.handle(text),
+        Message::Binary => session.refuse(&ClientError::Binary),
+        Message::Ping(_) | Message::Pong | Message::Part => {}
     }
 }
 
@@ -168,16 +162,16 @@ async fn part(mut inbound: Inbound, outbox: &Outbox, reason: &CloseReason, versi
             CloseReason::WebSocketProtocol(_) | CloseReason::InvalidUtf8 | CloseReason::MessageTooLarge => {
                 // An error means that the peer is gone, which is what we are about to find out anyway.
                 let _ = poll_fn(|cx| outbox.poll_shutdown(cx)).await;
-                inbound.discard().await;
+                poll_fn(|cx| inbound.poll_discard(cx)).await;
             }
-            _ => while !matches!(inbound.next().await, Ok(Message::Close(_)) | Err(_)) {},
+            _ => drop(poll_fn(|cx| inbound.poll_hear(cx, |_| {})).await),
         }
     };
     let _ = timeout(FAREWELL_TIMEOUT, last_words).await;
 }
 
 /// A client that reads too slowly is something an operator may want to act on; the rest is everyday life.
-fn log_our_decision(reason: &CloseReason, peer: &PeerAddress, socket_id: crate::protocol::SocketId) {
+fn log_our_decision(reason: &CloseReason, peer: &PeerAddress, socket_id: SocketId) {
     let code = reason.code();
     match reason {
         CloseReason::SlowConsumer => info!(%peer, %socket_id, code, "client closed: it reads too slowly"),

@@ -104,7 +104,7 @@ pub async fn upgrade(context: Context, mut request: Request<Incoming>, key: Opti
             unreachable!("the listener serves HTTP on nothing but sockets")
         };
         let (socket, rest) = parts.io.into_inner().into_parts();
-        let early = if rest.is_empty() { parts.read_buf } else { [parts.read_buf, rest].concat().into() };
+        let early = [parts.read_buf, rest].concat();
         Upgraded { verdict, context }.serve(socket, early).await;
     });
     response
@@ -131,7 +131,7 @@ impl Upgraded {
     ///
     /// Boxed here, so that whoever waits for it keeps nothing else: this is what takes up memory for the life of a
     /// connection.
-    pub fn serve(self, socket: Socket, early: Bytes) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    pub fn serve(self, socket: Socket, early: Vec<u8>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         match self.verdict {
             Ok(session) => Box::pin(connection::converse(socket, early, session, self.context)),
             Err(refusal) => Box::pin(connection::refuse(socket, early, refusal)),

@@ -4,5 +4,6 @@ mod connection;
 mod handshake;
 mod inbound;
 mod outbound;
+mod reader;
 
 pub use handshake::{Asked, Context, Upgraded, is_upgrade, switch, upgrade};

@@ -1,7 +1,5 @@
 //! What the server says on its own account, and when it parts.
 
-use bytes::BufMut;
-
 use crate::outbox::Outbox;
 use crate::protocol::{CloseReason, Frame, LAST_VERSION_WITH_ERROR_EVENTS, ServerEvent};
 
@@ -18,8 +16,25 @@ pub(super) fn farewell(outbox: &Outbox, reason: &CloseReason, version: Option<u3
         outbox.say_good_bye(ServerEvent::FatalError { code: reason.code(), message: &text }.encode());
     }
     let text = &text[..text.floor_char_boundary(MAX_REASON)];
-    let mut close = vec![0x88, 2 + text.len() as u8];
-    close.put_u16(reason.code());
-    close.put_slice(text.as_bytes());
-    outbox.say_good_bye(Frame::control(close));
+    outbox.say_good_bye(Frame::control(close(Some(reason.code()), text)));
+}
+
+/// A close frame.
+pub(super) fn close(code: Option<u16>, reason: &str) -> Vec<u8> {
+    let code = code.map(u16::to_be_bytes);
+    control(0x88, &[code.as_ref().map_or(&[], |code| &code[..]), reason.as_bytes()])
+}
+
+/// The answer to a PING.
+pub(super) fn pong(payload: &[u8]) -> Vec<u8> {
+    control(0x8a, &[payload])
+}
+
+/// A frame of at most 125 bytes of payload.
+fn control(first: u8, payload: &[&[u8]]) -> Vec<u8> {
+    let length: usize = payload.iter().map(|part| part.len()).sum();
+    let mut frame = Vec::with_capacity(2 + length);
+    frame.extend([first, length as u8]);
+    payload.iter().for_each(|part| frame.extend_from_slice(part));
+    frame
 }
