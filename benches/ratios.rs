@@ -416,7 +416,7 @@ fn scenarios() -> Vec<Scenario> {
         cpu("client-events", "client events in groups of 10, per delivery", PER_DELIVERY, 1.4),
         cpu("presence --channels 100 --members 100", "100 presence channels of 100 fill, per event", PER_EVENT, 0.8),
         scenario("idle --clients 10000", idle),
-        cpu("churn", "connect, subscribe, disconnect, per visit", PER_CYCLE, 1.5),
+        cpu("churn --cycles 60000", "connect, subscribe, disconnect, per visit", PER_CYCLE, 1.5),
     ]
 }
 
@@ -441,7 +441,7 @@ fn growth(files: u64) -> Vec<Scenario> {
     let churn = [(0, 0), (10_000, 1), (100, 1_000)].map(|(connections, channels)| {
         let all = connections * channels;
         let title = format!("visit beside {connections} clients in {all} channels, per visit");
-        cpu("churn", title, PER_CYCLE, "churn", Neighbours { connections, channels })
+        cpu("churn --cycles 60000", title, PER_CYCLE, "churn", Neighbours { connections, channels })
     });
     fanout.into_iter().chain(publish).chain(churn).collect()
 }
