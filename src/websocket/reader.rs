@@ -80,11 +80,11 @@ impl Reader {
         }
         let mut bytes = std::mem::take(&mut self.rest);
         bytes.extend_from_slice(input);
-        let used = self.consume(&mut bytes, hear)?;
-        if used < bytes.len() {
-            bytes.drain(..used);
-            self.rest = bytes;
-        }
+        self.rest = match self.consume(&mut bytes, hear)? {
+            0 => bytes,
+            // Without the room that a large frame needed.
+            used => bytes[used..].to_vec(),
+        };
         Ok(())
     }
 
