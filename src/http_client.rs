@@ -20,6 +20,9 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 /// How long an unused connection waits for the next request to the same server.
 const IDLE: Duration = Duration::from_secs(30);
 
+/// How long a connection may take to come about.
+const CONNECT: Duration = Duration::from_secs(3);
+
 /// Bytes of an answer that are read and thrown away so that its connection can be used again.
 const MAX_DISCARDED: usize = 256 * 1024;
 
@@ -64,7 +67,11 @@ impl HttpClient {
         } else {
             tls.with_root_certificates(RootCertStore::empty()).with_no_client_auth()
         };
-        let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_connect_timeout(Some(CONNECT));
+        let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1();
+        let connector = connector.wrap_connector(tcp);
         let mut builder = Client::builder(TokioExecutor::new());
         // As most senders write them: not everybody on the other side looks for names in any case.
         builder.http1_title_case_headers(true);

@@ -5,7 +5,8 @@
 //!
 //! ```text
 //! 6  process   server · bench · cli · main                   who starts what, and in which order it stops
-//! 5  edges     websocket · api · auth_endpoint · admin       bytes in, bytes out
+//! 5  edges     websocket · fallback · api ·                  bytes in, bytes out
+//!              auth_endpoint · admin
 //! 4  session   session                                       one client's conversation
 //! 3  node      node                                          every action, written once
 //! 2  state     channels · webhooks · cluster · authorizers   what is true here, elsewhere, who is told, who may do what
@@ -46,6 +47,7 @@ pub mod channels;
 pub mod cli;
 pub mod cluster;
 pub mod config;
+pub mod fallback;
 pub mod http_client;
 pub mod metrics;
 pub mod node;

@@ -31,7 +31,15 @@ pub struct Metrics {
     webhooks_dead: Family<AppLabel, Counter>,
     webhooks_dropped: Family<AppLabel, Counter>,
     webhook_store_errors: Counter,
+    relay: RelayMetrics,
     cluster: ClusterMetrics,
+}
+
+/// The counters of requests for sessions of other nodes.
+#[derive(Debug, Clone, Default)]
+pub struct RelayMetrics {
+    relayed: Counter,
+    failed: Counter,
 }
 
 /// The counters of a node among others.
@@ -164,9 +172,15 @@ impl Metrics {
                 registry.register("webhook_store_errors", "Failures to write webhooks to disk", counter.clone());
                 counter
             },
+            relay: RelayMetrics::new(&mut registry),
             cluster: ClusterMetrics::new(&mut registry),
             registry: Arc::new(Mutex::new(registry)),
         }
+    }
+
+    /// The counters of requests for sessions of other nodes.
+    pub fn relay(&self) -> RelayMetrics {
+        self.relay.clone()
     }
 
     /// The counters of a node among others.
@@ -234,6 +248,27 @@ impl Metrics {
 impl Default for Metrics {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+impl RelayMetrics {
+    fn new(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        let relayed = "Requests of clients with HTTP transports that were passed on to the node of their session";
+        registry.register("fallback_requests_relayed", relayed, metrics.relayed.clone());
+        let failed = "Those among them that the other node did not answer";
+        registry.register("fallback_relay_failures", failed, metrics.failed.clone());
+        metrics
+    }
+
+    /// Counts a request that is passed on.
+    pub fn relayed(&self) {
+        self.relayed.inc();
+    }
+
+    /// Counts one that was not answered.
+    pub fn failed(&self) {
+        self.failed.inc();
     }
 }
 

@@ -154,6 +154,16 @@ impl Outbox {
         self.queue.lock().backlog.as_ref().is_some_and(|backlog| backlog.closed.is_some())
     }
 
+    /// Whether nothing waits.
+    pub fn is_idle(&self) -> bool {
+        self.queue.lock().backlog.as_ref().is_none_or(|backlog| backlog.is_idle())
+    }
+
+    /// Why nothing more will be accepted, if that is so.
+    pub fn closed(&self) -> Option<CloseReason> {
+        self.queue.lock().backlog.as_ref()?.closed.clone()
+    }
+
     /// Frames that the client missed because the outbox overflowed.
     pub fn dropped(&self) -> u64 {
         self.queue.lock().backlog.as_ref().map_or(0, |backlog| backlog.dropped)

@@ -1,11 +1,13 @@
-//! An HTTP answer: a status, a media type and a body that is there already.
+//! An HTTP answer: a status, a media type and a body, which usually is there already.
 
 use std::cell::Cell;
+use std::error::Error;
 use std::io::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use http_body_util::Full;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full};
 use httpdate::HttpDate;
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
@@ -21,6 +23,9 @@ pub const JAVASCRIPT: &str = "application/javascript";
 
 /// The media type of OpenMetrics, which Prometheus asks for.
 pub const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// A body of any kind.
+pub type Body = UnsyncBoxBody<Bytes, Box<dyn Error + Send + Sync>>;
 
 /// An answer in the form in which both can send it that serve HTTP here: hyper, and the lane in front of it.
 #[derive(Debug)]
@@ -79,6 +84,27 @@ impl From<Answer> for Response<Full<Bytes>> {
         response.headers_mut().extend(answer.header);
         response
     }
+}
+
+/// A body as one of any kind.
+pub fn any_body<B>(body: B) -> Body
+where
+    B: hyper::body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    body.map_err(Into::into).boxed_unsync()
+}
+
+/// An answer without a body.
+pub fn empty(status: StatusCode) -> Response<Body> {
+    let mut response = Response::new(any_body(Full::default()));
+    *response.status_mut() = status;
+    response
+}
+
+/// An answer whose body is there, among others whose body is not.
+pub fn whole(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Body> {
+    respond(status, content_type, body).map(any_body)
 }
 
 /// Makes an answer for hyper.

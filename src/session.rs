@@ -9,6 +9,7 @@ use foldhash::quality::RandomState;
 use tracing::{debug, trace};
 
 use crate::apps::Seat;
+use crate::config::origin_allowed;
 use crate::node::{Admission, Client, ClientEvent, Handshake, Node, Refusal, SubscribeRequest};
 use crate::outbox::Outbox;
 use crate::protocol::{
@@ -37,6 +38,9 @@ pub struct Session {
     _places: [Seat; 2],
     closed: bool,
 }
+
+/// Clients per second that may come back without anybody noticing.
+const CALM_RATE: f64 = 100.0;
 
 /// What a deadline asks the transport to do.
 #[derive(Debug, PartialEq, Eq)]
@@ -94,6 +98,16 @@ impl Session {
         self.version
     }
 
+    /// Bytes of one message, at most.
+    pub fn message_limit(&self) -> usize {
+        self.client.tenant.app.config().limits.message
+    }
+
+    /// Whether a page of this origin may speak for the client.
+    pub fn allows(&self, origin: Option<&str>) -> bool {
+        origin_allowed(&self.client.tenant.app.config().allowed_origins, origin)
+    }
+
     /// What waits for the client.
     pub fn outbox(&self) -> &Arc<Outbox> {
         &self.client.outbox
@@ -138,7 +152,7 @@ impl Session {
         }
         trace!(socket_id = %self.client.socket_id, text, "received");
         self.client.tenant.metrics.received.inc();
-        let limit = self.client.tenant.app.config().limits.message;
+        let limit = self.message_limit();
         let result = match text.len() > limit {
             true => Err(ClientError::MessageTooLarge(limit)),
             false => ClientMessage::parse(text).and_then(|message| self.dispatch(message)),
@@ -321,6 +335,15 @@ impl Session {
             self.app_seat = self.node.authorized(&self.client);
         }
     }
+}
+
+/// How long a client may stay when the server stops: if all were sent away at once, they would all be back at once. A few
+/// clients are no crowd, and need not wait for it.
+pub fn time_to_leave(node: &Node, drain_period: Duration) -> Duration {
+    let calmly = Duration::from_secs_f64(node.connections() as f64 / CALM_RATE);
+    // Leaves the last clients the time to read why.
+    let spread = calmly.min(drain_period.mul_f64(0.8));
+    spread.mul_f64(rand::random_range(0.0..1.0))
 }
 
 impl Drop for Session {

@@ -40,6 +40,8 @@ pub(super) struct Hub {
     pub(super) name: String,
     /// The name, and something that no other process has.
     pub(super) id: String,
+    /// The URL at which other nodes reach this one.
+    pub(super) address: String,
     pub(super) partitions: usize,
     /// Partitions that this node is connected to.
     pub(super) connected: AtomicUsize,
@@ -76,6 +78,7 @@ impl Hub {
             cluster: cluster.id.clone(),
             id: format!("{name}-{:08x}", rand::random::<u32>()),
             name,
+            address: cluster.address.clone(),
             partitions,
             connected: AtomicUsize::new(0),
             lease: cluster.lease,

@@ -24,6 +24,7 @@ mod link;
 mod message;
 mod scripts;
 mod servers;
+mod sessions;
 mod topic;
 
 use std::collections::HashMap;

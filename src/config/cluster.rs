@@ -15,6 +15,8 @@ pub struct ClusterConfig {
     pub id: String,
     /// What this node is called where nodes are listed; empty: its host name.
     pub node: String,
+    /// The URL at which the other nodes reach the public listener of this one; empty: its own address.
+    pub address: String,
     /// What the URLs lead to.
     pub topology: Topology,
     /// Where Redis is; never empty, and each a [`RedisUrl`]. May have passwords in them.
@@ -89,6 +91,7 @@ impl Default for ClusterConfig {
             driver: ClusterDriver::Single,
             id: "fanfare".to_owned(),
             node: String::new(),
+            address: String::new(),
             topology: Topology::Server,
             urls: vec!["redis://127.0.0.1:6379".to_owned()],
             username: String::new(),
@@ -109,7 +112,7 @@ impl Default for ClusterConfig {
 /// Like a derived one, but for the passwords in the URLs.
 impl fmt::Debug for ClusterConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { driver, id, node, topology, urls, username, password, ca_file, .. } = self;
+        let Self { driver, id, node, address, topology, urls, username, password, ca_file, .. } = self;
         let Self { sentinel_master, sentinel_username, sentinel_password, .. } = self;
         let Self { lease, timeout, replay, replay_events, on_gap, .. } = self;
         let urls: Vec<_> = urls.iter().map(|url| RedisUrl::masked(url)).collect();
@@ -117,6 +120,7 @@ impl fmt::Debug for ClusterConfig {
             .field("driver", driver)
             .field("id", id)
             .field("node", node)
+            .field("address", address)
             .field("topology", topology)
             .field("urls", &urls)
             .field("username", username)

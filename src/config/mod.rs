@@ -8,6 +8,7 @@
 mod auth;
 mod claim_pattern;
 mod cluster;
+mod fallbacks;
 mod layers;
 mod load;
 mod master_key;
@@ -33,6 +34,7 @@ use std::time::Duration;
 pub use auth::{AuthConfig, ForwardConfig, JwtAlgorithm, JwtConfig};
 pub use claim_pattern::{ClaimPattern, Part};
 pub use cluster::{ClusterConfig, ClusterDriver, OnGap, Topology};
+pub use fallbacks::FallbacksConfig;
 pub use layers::Sources;
 pub use load::{ConfigError, Loaded};
 pub use master_key::MasterKey;
@@ -50,6 +52,8 @@ pub const DEFAULT_TOML: &str = include_str!("../../config/default.toml");
 pub struct Config {
     /// The public listener: WebSocket and HTTP API.
     pub server: ServerConfig,
+    /// HTTP transports for clients that cannot use WebSockets.
+    pub fallbacks: FallbacksConfig,
     /// The private listener: health, metrics and webhooks.
     pub admin: AdminConfig,
     /// What is logged, and how.
@@ -70,7 +74,7 @@ pub struct ServerConfig {
     /// A path in front of every public URL, such as `/realtime`, taken off before routing and before signatures are
     /// verified; empty for none.
     pub path_prefix: String,
-    /// WebSocket connections on this node; 0 = as many as the open-file limit allows. Above it: close code 4100.
+    /// Connections of clients on this node; 0 = as many as the open-file limit allows. Above it: close code 4100.
     pub max_connections: u64,
     /// How long a client may take to send the head of a request or its body, and how long an idle keep-alive
     /// connection is kept.
@@ -276,7 +280,7 @@ pub struct Limits {
     pub channels_per_event: usize,
     /// Events of one batch.
     pub events_per_batch: usize,
-    /// Bytes of an HTTP API request's body.
+    /// Bytes of the body of an HTTP API request, and of what a client sends over an HTTP transport.
     pub http_body: usize,
     /// Distinct users in one presence channel.
     pub presence_members: usize,
@@ -352,6 +356,7 @@ impl Default for Config {
                 trust_forwarded_headers: false,
                 tls: None,
             },
+            fallbacks: FallbacksConfig::default(),
             admin: AdminConfig { listen: SocketAddr::from(([127, 0, 0, 1], 9601)) },
             log: LogConfig { format: LogFormat::Text, level: "info".to_owned() },
             webhooks: WebhooksConfig {

@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::rule::{
     Rule, address, bytes, channel_patterns, choice, claim, claim_channels, claim_text, claims, close_code, directory,
     duration, flag, header_names, headers, identifier, log_level, name, name_or_none, number, optional_file,
-    optional_url, origins, path_prefix, plain_text, plain_texts, quota, readable_file, redis_urls, url, user_or_none,
-    words,
+    optional_url, origins, path, path_prefix, plain_text, plain_texts, quota, readable_file, redis_urls, script_urls,
+    url, user_or_none, words,
 };
 use super::{
     AppConfig, AuthConfig, ClusterConfig, ClusterDriver, Config, ForwardConfig, JwtAlgorithm, JwtConfig, KeyPair,
@@ -46,7 +46,7 @@ pub(super) trait Visitor: Sized {
     fn list<T: Clone>(&mut self, name: &'static str, list: &mut Vec<T>, blank: &T, fields: fn(&mut Self, &mut T));
 }
 
-/// `[server]`, `[admin]`, `[webhooks]`, `[cluster]` and `[log]`.
+/// `[server]`, `[fallbacks]`, `[admin]`, `[webhooks]`, `[cluster]` and `[log]`.
 pub(super) fn node<V: Visitor>(v: &mut V, config: &mut Config) {
     v.table("server", |v| {
         let server = &mut config.server;
@@ -61,6 +61,18 @@ pub(super) fn node<V: Visitor>(v: &mut V, config: &mut Config) {
             v.key("certificate", &mut tls.certificate, readable_file().required());
             v.key("private_key", &mut tls.private_key, readable_file().required());
         });
+    });
+    v.table("fallbacks", |v| {
+        let fallbacks = &mut config.fallbacks;
+        v.key("enabled", &mut fallbacks.enabled, flag());
+        v.key("sockjs", &mut fallbacks.sockjs, flag());
+        v.key("path", &mut fallbacks.path, path());
+        v.key("hostname", &mut fallbacks.hostname, name_or_none("a host name"));
+        v.key("grace", &mut fallbacks.grace, duration(SECOND..=10 * MINUTE));
+        v.key("heartbeat", &mut fallbacks.heartbeat, duration(SECOND..=29 * SECOND));
+        v.key("sessions_per_address", &mut fallbacks.sessions_per_address, quota(10_000_000));
+        v.key("cookie", &mut fallbacks.cookie, flag());
+        v.key("client_scripts", &mut fallbacks.client_scripts, script_urls());
     });
     v.table("admin", |v| v.key("listen", &mut config.admin.listen, address()));
     v.table("webhooks", |v| {
@@ -86,6 +98,7 @@ fn cluster<V: Visitor>(v: &mut V, cluster: &mut ClusterConfig) {
     v.key("driver", &mut cluster.driver, choice("a driver", drivers));
     v.key("id", &mut cluster.id, identifier("the id of a cluster"));
     v.key("node", &mut cluster.node, name_or_none("the name of a node"));
+    v.key("address", &mut cluster.address, optional_url("http://10.0.0.5:6001"));
     v.key("topology", &mut cluster.topology, choice("a topology", &Topology::ALL));
     v.key("urls", &mut cluster.urls, redis_urls().not_empty());
     v.key("username", &mut cluster.username, user_or_none());

@@ -1,6 +1,7 @@
 //! Accepts connections and serves HTTP on them.
 
 use std::convert::Infallible;
+use std::error::Error;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -8,7 +9,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
@@ -21,6 +21,7 @@ use tokio_rustls::TlsAcceptor;
 use tracing::{debug, error};
 
 use crate::admin;
+use crate::fallback::HangUp;
 use crate::node::Node;
 use crate::rewound::Rewound;
 use crate::shutdown::Shutdown;
@@ -71,8 +72,16 @@ async fn begin(
         Exit::Upgraded(conversation) => Some(conversation),
         Exit::Unusual(socket, early, first) => Some(Box::pin(async move {
             let peer = Peer { address: PeerAddress::Direct(address), secure: socket.is_tls() };
-            let answer = |request| router.clone().route(peer.clone(), request);
-            serve(Rewound::new(socket, early), first, deadline, &shutdown, answer).await;
+            let hang_up = HangUp::new();
+            let answer = |request| {
+                let (router, peer, hang_up) = (router.clone(), peer.clone(), hang_up.clone());
+                async move { router.route(peer, request, &hang_up).await }
+            };
+            let served = serve(Rewound::new(socket, early), first, deadline, &shutdown, answer);
+            select! {
+                () = served => {}
+                () = hang_up.cancelled() => {}
+            }
         })),
     }
 }
@@ -148,14 +157,16 @@ async fn handshake(
 
 /// Serves HTTP/1.1 or HTTP/2 on one connection: the first request must come until `first`, others within `deadline`. When
 /// the process stops, requests that are under way are finished.
-async fn serve<F>(
+async fn serve<F, B>(
     socket: Rewound,
     first: Instant,
     deadline: Duration,
     shutdown: &Shutdown,
     answer: impl Fn(Request<Incoming>) -> F,
 ) where
-    F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
+    F: Future<Output = Response<B>> + Send + 'static,
+    B: hyper::body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(deadline).max_buf_size(MAX_HEAD);

@@ -7,18 +7,19 @@ mod router;
 mod tls;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::net::{TcpListener, TcpSocket, lookup_host};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_rustls::TlsAcceptor;
 use tracing::{info, warn};
 
 use crate::authorizers::{Authorizers, SetupError};
-use crate::config::Config;
+use crate::config::{ClusterDriver, Config, RedisPlace, RedisUrl};
+use crate::fallback::{self, Fallbacks};
 use crate::metrics::Metrics;
 use crate::node::{Gauges, Node};
 use crate::shutdown::Shutdown;
@@ -38,6 +39,9 @@ const LAST_LEAVE: Duration = Duration::from_secs(5);
 
 /// Time for the webhooks that were not tried yet.
 const LAST_WEBHOOKS: Duration = Duration::from_secs(5);
+
+/// Time to look up where Redis is.
+const LOOKUP: Duration = Duration::from_secs(3);
 
 /// Time for the operator's last request.
 const LAST_SCRAPE: Duration = Duration::from_secs(1);
@@ -99,6 +103,7 @@ impl Server {
         let authorizers = Arc::new(Authorizers::new(&config.apps, &shutdown)?);
         let (public, public_address) = listen("server.listen", config.server.listen)?;
         let (admin, admin_address) = listen("admin.listen", config.admin.listen)?;
+        let config = reachable_at(config, public_address).await;
         let metrics = Metrics::new();
         let webhooks = Webhooks::open(&config, &metrics)?;
         let max_connections = max_connections(config.server.max_connections);
@@ -142,14 +147,23 @@ impl Server {
         self.shutdown.spawn(tick(Arc::clone(&self.node), self.shutdown.clone()));
         let pages = listener::AdminPages { node: Arc::clone(&self.node), shutdown: self.shutdown.clone() };
         admin_shutdown.spawn(listener::serve_admin(self.admin, pages, admin_shutdown.clone()));
+        let Config { server, fallbacks, .. } = self.config;
+        let fallbacks = Fallbacks::new(
+            Arc::clone(&self.node),
+            fallbacks,
+            server.drain_period,
+            server.request_timeout,
+            self.shutdown.clone(),
+        );
+        self.shutdown.spawn(fallback::sweep(Arc::clone(&fallbacks)));
         let router =
-            router::Router::new(&self.config.server, Arc::clone(&self.node), self.authorizers, self.shutdown.clone());
+            router::Router::new(&server, Arc::clone(&self.node), self.authorizers, fallbacks, self.shutdown.clone());
         self.shutdown.spawn(listener::serve_public(self.public, self.tls, router, self.shutdown.clone()));
 
         shutdown.await;
         info!("stopping");
         self.shutdown.request();
-        let drained = timeout(self.config.server.drain_period + LAST_GRACE, self.shutdown.finished()).await;
+        let drained = timeout(server.drain_period + LAST_GRACE, self.shutdown.finished()).await;
         if let Some((redis, running)) = cluster {
             redis.leave(running, LAST_LEAVE).await;
         }
@@ -190,6 +204,35 @@ fn listen(setting: &'static str, address: SocketAddr) -> Result<(TcpListener, So
         Ok((listener, bound))
     };
     bind().map_err(|source| StartError::Bind { setting, address, source })
+}
+
+/// The configuration with the URL at which other nodes reach this one.
+async fn reachable_at(mut config: Config, public: SocketAddr) -> Config {
+    if config.cluster.driver == ClusterDriver::Redis && config.cluster.address.is_empty() {
+        let ip = if public.ip().is_unspecified() { outward_ip(&config.cluster.urls).await } else { Some(public.ip()) };
+        let ip = ip.unwrap_or_else(|| {
+            warn!("cannot tell at which address other nodes reach this one; set cluster.address");
+            Ipv4Addr::LOCALHOST.into()
+        });
+        let scheme = if config.server.tls.is_some() { "https" } else { "http" };
+        config.cluster.address = format!("{scheme}://{}", SocketAddr::new(ip, public.port()));
+    }
+    config
+}
+
+/// The address that this machine has towards Redis.
+async fn outward_ip(urls: &[String]) -> Option<IpAddr> {
+    match RedisUrl::parse(urls.first()?)?.place {
+        RedisPlace::Socket(_) => Some(Ipv4Addr::LOCALHOST.into()),
+        RedisPlace::Host { name, port, .. } => {
+            let redis = timeout(LOOKUP, lookup_host((name, port))).await.ok()?.ok()?.next()?;
+            let any: IpAddr = if redis.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+            // Nothing is sent: the system only looks up the way.
+            let socket = std::net::UdpSocket::bind((any, 0)).ok()?;
+            socket.connect(redis).ok()?;
+            Some(socket.local_addr().ok()?.ip())
+        }
+    }
 }
 
 /// The configured limit, or what the open-file limit leaves: above it clients can still be told to come back later.

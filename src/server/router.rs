@@ -3,17 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::{Request, Response, StatusCode};
 
 use crate::auth_endpoint::Endpoint;
 use crate::authorizers::Authorizers;
 use crate::config::ServerConfig;
+use crate::fallback::{self, Fallbacks, HangUp};
 use crate::node::Node;
 use crate::request_body::RequestBody;
-use crate::response::{Answer, TEXT, respond};
+use crate::response::{Answer, Body, TEXT, any_body, respond};
 use crate::shutdown::Shutdown;
 use crate::socket::PeerAddress;
 use crate::websocket::Upgraded;
@@ -29,6 +28,7 @@ pub(super) struct Router(Arc<Shared>);
 struct Shared {
     api: api::Context,
     auth: auth_endpoint::Context,
+    fallbacks: Arc<Fallbacks>,
     path_prefix: String,
     drain_period: Duration,
     trust_forwarded_headers: bool,
@@ -57,12 +57,14 @@ impl Router {
         config: &ServerConfig,
         node: Arc<Node>,
         authorizers: Arc<Authorizers>,
+        fallbacks: Arc<Fallbacks>,
         shutdown: Shutdown,
     ) -> Self {
         let request_timeout = config.request_timeout;
         Self(Arc::new(Shared {
             api: api::Context { node: Arc::clone(&node), shutdown: shutdown.clone(), request_timeout },
             auth: auth_endpoint::Context { node, authorizers, shutdown, request_timeout },
+            fallbacks,
             path_prefix: config.path_prefix.clone(),
             drain_period: config.drain_period,
             trust_forwarded_headers: config.trust_forwarded_headers,
@@ -101,14 +103,25 @@ impl Router {
     }
 
     /// Answers a request that hyper has read.
-    pub(super) async fn route(self, peer: Peer, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    pub(super) async fn route(self, peer: Peer, request: Request<Incoming>, hang_up: &HangUp) -> Response<Body> {
         let shared = &*self.0;
         let uri = request.uri().clone();
         let path = shared.own_path(uri.path());
         let segments: Vec<&str> = path.unwrap_or_default().split('/').skip(1).collect();
-        match (segments.as_slice(), path) {
+        let response = match (segments.as_slice(), path) {
             (["app", key], _) if !key.is_empty() => {
                 websocket::upgrade(shared.context(shared.sender(peer, &request)), request, Some(key)).await
+            }
+            (["pusher", endpoint @ ("auth" | "user-auth")], _) if !shared.auth.authorizers.is_empty() => {
+                let endpoint = if *endpoint == "auth" { Endpoint::Channels } else { Endpoint::Users };
+                let peer = shared.sender(peer, &request).address.to_string();
+                auth_endpoint::handle(&shared.auth, &peer, request, endpoint).await
+            }
+            (_, Some(path)) if shared.fallbacks.own_path(path).is_some() => {
+                let Peer { address, secure } = shared.sender(peer, &request);
+                let peer = fallback::Peer { address, secure, hang_up: hang_up.clone() };
+                let path = shared.fallbacks.own_path(path).unwrap_or_default();
+                return shared.fallbacks.handle(peer, request, path).await;
             }
             _ if websocket::is_upgrade(&request) => {
                 websocket::upgrade(shared.context(shared.sender(peer, &request)), request, None).await
@@ -118,16 +131,13 @@ impl Router {
                 let call = api::Call { method: &head.method, path, query: uri.query().unwrap_or_default() };
                 api::handle(&shared.api, call, RequestBody::Coming(body)).await.into()
             }
-            (["pusher", endpoint @ ("auth" | "user-auth")], _) if !shared.auth.authorizers.is_empty() => {
-                let endpoint = if *endpoint == "auth" { Endpoint::Channels } else { Endpoint::Users };
-                let peer = shared.sender(peer, &request).address.to_string();
-                auth_endpoint::handle(&shared.auth, &peer, request, endpoint).await
-            }
+            (["timeline", "v2", action, number], _) => return fallback::statistics(action, number),
             ([""], _) => {
                 respond(StatusCode::OK, TEXT, "This is a Fanfare server. It speaks the Pusher Channels protocol.\n")
             }
             _ => respond(StatusCode::NOT_FOUND, TEXT, "Not found\n"),
-        }
+        };
+        response.map(any_body)
     }
 }
 

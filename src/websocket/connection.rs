@@ -13,7 +13,7 @@ use tracing::{debug, info};
 use crate::node::Refusal;
 use crate::outbox::Outbox;
 use crate::protocol::{ClientError, CloseReason, Frame, SocketId};
-use crate::session::{Due, Session};
+use crate::session::{Due, Session, time_to_leave};
 use crate::socket::{PeerAddress, Socket};
 
 use super::Context;
@@ -23,9 +23,6 @@ use super::reader::Message;
 
 /// How long a peer may take to read the close frame and echo it.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Clients per second that may come back without anybody noticing.
-const CALM_RATE: f64 = 100.0;
 
 /// Room for a refusal.
 const REFUSAL_OUTBOX: usize = 4 * 1024;
@@ -119,7 +116,7 @@ impl Conversation {
                     timer.as_mut().reset(leave_at.map_or(deadline, |leave_at| leave_at.min(deadline)).into());
                 }
                 () = &mut stopping, if leave_at.is_none() => {
-                    let leave = Instant::now() + time_to_leave(context);
+                    let leave = Instant::now() + time_to_leave(&context.node, context.drain_period);
                     leave_at = Some(leave);
                     timer.as_mut().reset(leave.min(session.deadline()).into());
                 }
@@ -136,15 +133,6 @@ fn hear(session: &mut Session, message: &Message<'_>) {
         Message::Binary => session.refuse(&ClientError::Binary),
         Message::Ping(_) | Message::Pong | Message::Part => {}
     }
-}
-
-/// How long a client may stay when the server stops: if all were sent away at once, they would all be back at once. A few
-/// clients are no crowd, and need not wait for it.
-fn time_to_leave(context: &Context) -> Duration {
-    let calmly = Duration::from_secs_f64(context.node.connections() as f64 / CALM_RATE);
-    // Leaves the last clients the time to read why.
-    let spread = calmly.min(context.drain_period.mul_f64(0.8));
-    spread.mul_f64(rand::random_range(0.0..1.0))
 }
 
 /// Says why, and waits a little for the peer to take note.

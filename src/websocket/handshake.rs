@@ -80,7 +80,7 @@ pub fn is_upgrade<B>(request: &Request<B>) -> bool {
 /// Answers an upgrade request. Whatever speaks against the client is said after the upgrade, in a close frame: an HTTP
 /// status would be a connection failure without a reason to a browser, which would try for ever. `key` is the app key in
 /// the path, or `None` if the path is not that of an app.
-pub async fn upgrade(context: Context, mut request: Request<Incoming>, key: Option<&str>) -> Response<Full<Bytes>> {
+pub async fn upgrade(context: Context, request: Request<Incoming>, key: Option<&str>) -> Response<Full<Bytes>> {
     let mut response = match create_response_with_body(&request, Full::default) {
         Ok(response) => response,
         Err(error) => return no_handshake(&request, &error.to_string()),
@@ -92,6 +92,38 @@ pub async fn upgrade(context: Context, mut request: Request<Incoming>, key: Opti
     let origin = request.headers().get(ORIGIN).map(|origin| origin.to_str().unwrap_or_default());
     let (path, query) = (request.uri().path(), request.uri().query().unwrap_or_default());
     let verdict = judge(&context, &Asked { path, key, query, origin }).await;
+    let serve = |context, socket, early| Upgraded { verdict, context }.serve(socket, early);
+    when_upgraded(context, request, serve);
+    response
+}
+
+/// Answers a request to talk of something else than one of the channels' URLs asks for: `talk` goes on with the socket and
+/// what was read of it already.
+pub fn accept<F>(
+    context: Context,
+    request: Request<Incoming>,
+    talk: impl FnOnce(Context, Socket, Vec<u8>) -> F + Send + 'static,
+) -> Response<Full<Bytes>>
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    match create_response_with_body(&request, Full::default) {
+        Ok(response) => {
+            when_upgraded(context, request, talk);
+            response
+        }
+        Err(error) => no_handshake(&request, &error.to_string()),
+    }
+}
+
+/// Goes on with the socket once the answer is written.
+fn when_upgraded<F>(
+    context: Context,
+    mut request: Request<Incoming>,
+    talk: impl FnOnce(Context, Socket, Vec<u8>) -> F + Send + 'static,
+) where
+    F: Future<Output = ()> + Send + 'static,
+{
     let upgraded = hyper::upgrade::on(&mut request);
     let shutdown = context.shutdown.clone();
     shutdown.spawn(async move {
@@ -105,9 +137,8 @@ pub async fn upgrade(context: Context, mut request: Request<Incoming>, key: Opti
         };
         let (socket, rest) = parts.io.into_inner().into_parts();
         let early = [parts.read_buf, rest].concat();
-        Upgraded { verdict, context }.serve(socket, early).await;
+        talk(context, socket, early).await;
     });
-    response
 }
 
 /// Upgrades a request that is a whole handshake, as the lane in front of hyper has found. Returns what to write first:

@@ -21,14 +21,14 @@ const CHUNK: usize = 8 * 1024;
 /// Messages out of a socket. Pings and close frames are answered here, through the outbox like everything else, so that
 /// frames never interleave.
 #[derive(Debug)]
-pub(super) struct Inbound {
+pub(crate) struct Inbound {
     reader: Reader,
     outbox: Arc<Outbox>,
 }
 
 /// Why nothing more will be heard.
 #[derive(Debug)]
-pub(super) enum Silence {
+pub(crate) enum Silence {
     /// The client sent a close frame, and its echo is in the outbox.
     Closed,
     /// The client broke the protocol.
@@ -39,13 +39,13 @@ pub(super) enum Silence {
 
 impl Inbound {
     /// Gives the socket to the outbox, and reads from it, but first `early`, which was read along with the handshake.
-    pub(super) fn new(socket: Socket, early: Vec<u8>, outbox: Arc<Outbox>) -> Self {
+    pub(crate) fn new(socket: Socket, early: Vec<u8>, outbox: Arc<Outbox>) -> Self {
         outbox.connect(socket);
         Self { reader: Reader::new(early), outbox }
     }
 
     /// Tells what comes, until nothing more will.
-    pub(super) fn poll_hear(&mut self, cx: &mut Context<'_>, mut hear: impl FnMut(Message<'_>)) -> Poll<Silence> {
+    pub(crate) fn poll_hear(&mut self, cx: &mut Context<'_>, mut hear: impl FnMut(Message<'_>)) -> Poll<Silence> {
         let Self { reader, outbox } = self;
         let mut answer = |message: Message<'_>| {
             if let Message::Ping(payload) = message {

@@ -14,7 +14,7 @@ const PONG: u8 = 10;
 
 /// What a client has sent.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Message<'a> {
+pub(crate) enum Message<'a> {
     /// A text message.
     Text(&'a str),
     /// A binary message, which nobody here understands.

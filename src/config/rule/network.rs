@@ -54,6 +54,17 @@ pub(in crate::config) fn redis_urls() -> Rule<Vec<String>> {
     Rule::new(expected, read, |urls: &Vec<String>| list(urls.iter().map(|url| quote(&RedisUrl::masked(url)))))
 }
 
+/// Where scripts may be loaded from.
+pub(in crate::config) fn script_urls() -> Rule<Vec<String>> {
+    let expected =
+        "URLs such as \"https://js.example.com/sockjs.min.js\", in which `*` stands for any text after the host";
+    texts("the URL of a script", expected, |text| {
+        let host = text.split_once("://").and_then(|(_, rest)| rest.split_once('/')).map(|(host, _)| host);
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-._~:/?#[]@!$&()*+,;=%".contains(c);
+        is_url(text) && text.chars().all(plain) && host.is_some_and(|host| !host.contains('*'))
+    })
+}
+
 /// Names of headers that are passed on.
 pub(in crate::config) fn header_names() -> Rule<Vec<String>> {
     let taken = [

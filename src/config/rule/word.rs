@@ -93,13 +93,19 @@ pub(in crate::config) fn path_prefix() -> Rule<String> {
     text(
         "a path prefix",
         "nothing, or a path such as \"/realtime\" that starts with `/` and does not end with it",
-        |text| {
-            let segments = |path: &str| {
-                path.split('/').all(|s| !s.is_empty() && s.chars().all(|c| is_word(c) || "~.".contains(c)))
-            };
-            text.is_empty() || text.strip_prefix('/').is_some_and(segments)
-        },
+        |text| text.is_empty() || is_path(text),
     )
+}
+
+/// A path that others begin with.
+pub(in crate::config) fn path() -> Rule<String> {
+    text("a path", "a path such as \"/pusher\" that starts with `/` and does not end with it", is_path)
+}
+
+fn is_path(text: &str) -> bool {
+    let segments =
+        |path: &str| path.split('/').all(|s| !s.is_empty() && s.chars().all(|c| is_word(c) || "~.".contains(c)));
+    text.strip_prefix('/').is_some_and(segments)
 }
 
 #[cfg(test)]
@@ -128,6 +134,7 @@ mod tests {
         }
         for prefix in ["/", "realtime", "/realtime/", "//", "/a//b", "/a b", "/a?b", "/a#b", "/a%20b"] {
             assert!((path_prefix().read)(&given(prefix)).is_err(), "{prefix}");
+            assert!((path().read)(&given(prefix)).is_err(), "{prefix}");
         }
     }
 }

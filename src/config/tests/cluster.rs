@@ -9,7 +9,8 @@ const URLS: &str = "expected a list of URLs such as \"redis://user:password@redi
 fn every_setting_of_a_cluster_can_be_given() {
     let pem = TempFile::new("pem");
     let file = format!(
-        "[cluster]\ndriver = \"redis\"\nid = \"shop_1\"\nnode = \"web-1.example\"\ntopology = \"sentinel\"\n\
+        "[cluster]\ndriver = \"redis\"\nid = \"shop_1\"\nnode = \"web-1.example\"\n\
+         address = \"http://10.0.0.5:6001\"\ntopology = \"sentinel\"\n\
          urls = [\"rediss://ann:a@s1:26379\", \"rediss://s2:26379/3\"]\nusername = \"ann\"\npassword = \"b\"\n\
          ca_file = {:?}\nsentinel_master = \"the.master\"\nsentinel_username = \"bob\"\nsentinel_password_env = \"S\"\n\
          lease = \"1s\"\ntimeout = \"100ms\"\nreplay = \"0s\"\nreplay_events = 1\non_gap = \"reconnect\"\n",
@@ -20,6 +21,7 @@ fn every_setting_of_a_cluster_can_be_given() {
         driver: ClusterDriver::Redis,
         id: "shop_1".to_owned(),
         node: "web-1.example".to_owned(),
+        address: "http://10.0.0.5:6001".to_owned(),
         topology: Topology::Sentinel,
         urls: vec!["rediss://ann:a@s1:26379".to_owned(), "rediss://s2:26379/3".to_owned()],
         username: "ann".to_owned(),
@@ -157,7 +159,7 @@ fn debug_output_masks_the_passwords_and_nothing_else() {
         sentinel_password: Some(Secret::new("hunter2")),
         ..ClusterConfig::default()
     };
-    let expected = "ClusterConfig { driver: Single, id: \"fanfare\", node: \"\", topology: Server, \
+    let expected = "ClusterConfig { driver: Single, id: \"fanfare\", node: \"\", address: \"\", topology: Server, \
                     urls: [\"redis://ann:********@a:1/2\", \"redis://b\"], username: \"\", password: Some(********), \
                     ca_file: None, sentinel_master: \"mymaster\", sentinel_username: \"\", \
                     sentinel_password: Some(********), lease: 8s, timeout: 3s, replay: 30s, replay_events: 10000, \

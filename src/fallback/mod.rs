@@ -1,0 +1,476 @@
+//! The HTTP transports, for clients that cannot use WebSockets (§7): streaming and polling as pusher-js does them, and
+//! SockJS, from which that was taken.
+//!
+//! A client chooses the name of its session, receives with one request at a time and sends with others. What belongs
+//! together is an [`http_session::HttpSession`], found by its name in the `registry`: a [`crate::session::Session`] like
+//! that of every other client, and the one who receives for it. A `receiver` is a response; it takes what is in the
+//! session's outbox when it can write it, so that nobody waits for a slow client here either. A `transport` is what
+//! `packet`s look like in a response. Everything that the clock asks for is done by one task, which looks at all sessions.
+//!
+//! With other nodes, a request may come to one that does not have its session: `relay` passes it on to the one that has.
+
+mod gauges;
+mod headers;
+mod http_session;
+mod packet;
+mod pages;
+mod receiver;
+mod registry;
+mod relay;
+mod sending;
+mod sweep;
+mod transport;
+mod websocket;
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, ORIGIN};
+use hyper::http::request::Parts;
+use hyper::{HeaderMap, Method, Request, Response, StatusCode};
+use tokio::time::sleep;
+use tracing::{debug, info, warn};
+
+use crate::auth::query_pairs;
+use crate::config::FallbacksConfig;
+use crate::node::{Handshake, Node, Refusal};
+use crate::protocol::CloseReason;
+use crate::request_body::read_body;
+use crate::response::{Body, TEXT, any_body, empty, whole};
+use crate::session::{Session, time_to_leave};
+use crate::shutdown::Shutdown;
+use crate::socket::PeerAddress;
+
+use http_session::{Heard, HttpSession, Rules};
+use receiver::Receiver;
+use registry::{Id, Registry};
+use relay::{Elsewhere, Relay};
+use sending::Form;
+use transport::Transport;
+
+pub use receiver::HangUp;
+pub use sweep::sweep;
+
+/// The HTTP transports of a node.
+#[derive(Debug)]
+pub struct Fallbacks {
+    node: Arc<Node>,
+    shutdown: Shutdown,
+    config: FallbacksConfig,
+    rules: Arc<Rules>,
+    registry: Registry,
+    relay: Relay,
+    drain_period: Duration,
+    request_timeout: Duration,
+    /// Bytes that a client may send before it is known for which app.
+    max_body: usize,
+}
+
+/// Where a request comes from.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    /// Its address.
+    pub address: PeerAddress,
+    /// Whether its connection is encrypted.
+    pub secure: bool,
+    /// Ends that connection.
+    pub hang_up: HangUp,
+}
+
+/// A request for a session.
+struct Call<'a> {
+    fallbacks: &'a Arc<Fallbacks>,
+    peer: Peer,
+    head: Parts,
+    id: Id,
+}
+
+impl Fallbacks {
+    /// HTTP transports without sessions.
+    pub fn new(
+        node: Arc<Node>,
+        config: FallbacksConfig,
+        drain_period: Duration,
+        request_timeout: Duration,
+        shutdown: Shutdown,
+    ) -> Arc<Self> {
+        let limits = node.tenants().all().iter().map(|tenant| tenant.app.config().limits.http_body);
+        let fallbacks = Arc::new(Self {
+            max_body: limits.max().unwrap_or(0),
+            rules: Arc::new(Rules {
+                grace: config.grace,
+                heartbeat: config.heartbeat,
+                hostname: config.hostname.as_str().into(),
+            }),
+            registry: Registry::default(),
+            relay: Relay::new(node.metrics().relay()),
+            node,
+            shutdown,
+            config,
+            drain_period,
+            request_timeout,
+        });
+        fallbacks.node.metrics().register(Box::new(gauges::Gauges(Arc::downgrade(&fallbacks))));
+        fallbacks
+    }
+
+    /// The path of a request below that of the HTTP transports, if they are on.
+    pub fn own_path<'a>(&self, path: &'a str) -> Option<&'a str> {
+        let below = path.strip_prefix(&self.config.path).filter(|rest| rest.is_empty() || rest.starts_with('/'));
+        below.filter(|_| self.config.enabled || self.config.sockjs)
+    }
+
+    /// Answers a request, whose path is `path` below that of the HTTP transports.
+    pub async fn handle(self: &Arc<Self>, peer: Peer, request: Request<Incoming>, path: &str) -> Response<Body> {
+        let segments: Vec<&str> = path.split('/').skip(1).collect();
+        match segments.as_slice() {
+            ["app", key, server, session, action] if self.config.enabled => {
+                let id = Id::of_pusher(key, server, session).filter(|_| !key.is_empty());
+                self.call(peer, request, id, action).await
+            }
+            ["app", ..] => not_found(),
+            _ if !self.config.sockjs => not_found(),
+            ["websocket"] => websocket::upgrade(Arc::clone(self), peer, request, websocket::Framing::Raw).await,
+            [server, session, "websocket"] if Id::of_sockjs(server, session).is_some() => {
+                websocket::upgrade(Arc::clone(self), peer, request, websocket::Framing::Packets).await
+            }
+            [server, session, action] => self.call(peer, request, Id::of_sockjs(server, session), action).await,
+            page => self.page(page, &request),
+        }
+    }
+
+    /// Answers what is no session's.
+    fn page(&self, page: &[&str], request: &Request<Incoming>) -> Response<Body> {
+        let known = matches!(page, [] | [""] | ["info"]) || matches!(page, [page] if pages::is_iframe(page));
+        let is_iframe = known && !matches!(page, [] | [""] | ["info"]);
+        if !known {
+            return not_found();
+        }
+        match *request.method() {
+            Method::OPTIONS => return headers::preflight(request.headers(), false),
+            Method::GET | Method::HEAD => {}
+            _ => return wrong_method("GET, OPTIONS"),
+        }
+        if is_iframe {
+            return pages::iframe(&self.config, request.uri().query().unwrap_or_default(), request.headers());
+        }
+        let mut response = if page == ["info"] { pages::info(&self.config) } else { pages::greeting() };
+        headers::allow_reading(request.headers(), response.headers_mut(), false);
+        headers::do_not_cache(response.headers_mut());
+        response
+    }
+
+    /// Answers a request for a session. `id` is `None` if its path names none that there could be.
+    async fn call(
+        self: &Arc<Self>,
+        peer: Peer,
+        request: Request<Incoming>,
+        id: Option<Id>,
+        action: &str,
+    ) -> Response<Body> {
+        let Some(id) = id else { return not_found() };
+        let (is_pusher, method) = (id.is_pusher(), request.method().clone());
+        let action = match (action, is_pusher) {
+            ("xhr_streaming", _) => Ok(Action::Receive(Transport::XhrStreaming)),
+            ("xhr", _) => Ok(Action::Receive(Transport::Xhr)),
+            ("eventsource", false) => Ok(Action::Receive(Transport::EventSource)),
+            ("htmlfile", false) => callback(&request).map(|name| Action::Receive(Transport::HtmlFile(name))),
+            ("jsonp", false) => callback(&request).map(|name| Action::Receive(Transport::Jsonp(name))),
+            ("xhr_send", _) => Ok(Action::Send(Form::Json)),
+            ("jsonp_send", false) => Ok(Action::Send(Form::Field)),
+            _ => return not_found(),
+        };
+        let expected = match &action {
+            Ok(Action::Receive(Transport::Xhr | Transport::XhrStreaming) | Action::Send(_)) => Method::POST,
+            _ => Method::GET,
+        };
+        if method == Method::OPTIONS {
+            return headers::preflight(request.headers(), is_pusher);
+        }
+        if method != expected {
+            return wrong_method(if expected == Method::POST { "POST, OPTIONS" } else { "GET, OPTIONS" });
+        }
+        let (head, body) = request.into_parts();
+        let request_headers = head.headers.clone();
+        let call = Call { fallbacks: self, peer, head, id };
+        let (mut response, elsewhere) = match action {
+            Ok(Action::Receive(transport)) => call.receive(transport).await,
+            Ok(Action::Send(form)) => call.send(form, body).await,
+            Err(reason) => (whole(StatusCode::INTERNAL_SERVER_ERROR, TEXT, reason), false),
+        };
+        if elsewhere {
+            return response;
+        }
+        let response_headers = response.headers_mut();
+        headers::allow_reading(&request_headers, response_headers, is_pusher);
+        headers::do_not_cache(response_headers);
+        if self.config.cookie && !is_pusher {
+            headers::set_cookie(&request_headers, response_headers);
+        }
+        response
+    }
+
+    /// Admits a client, or says why not.
+    async fn open(
+        &self,
+        peer: &Peer,
+        key: Option<&str>,
+        query: &str,
+        origin: Option<&str>,
+    ) -> Result<Session, Refusal> {
+        let query = query_pairs(query, true);
+        let protocol = query.iter().find(|(name, _)| name == "protocol").map(|(_, value)| &**value);
+        let opening = async {
+            let refuse = |reason| Refusal { reason, version: protocol.and_then(|text| text.parse().ok()) };
+            let key = key.ok_or_else(|| refuse(CloseReason::PathNotFound))?;
+            if self.shutdown.is_requested() {
+                return Err(refuse(CloseReason::ShuttingDown));
+            }
+            let handshake = Handshake { key, protocol, origin, secure: peer.secure };
+            Session::open(&self.node, &handshake).await
+        };
+        let verdict = opening.await;
+        match &verdict {
+            Ok(session) => {
+                debug!(peer = %peer.address, app = session.app_id(), socket_id = %session.socket_id(), "client connected");
+            }
+            Err(refusal) => self.note_refusal(peer, refusal),
+        }
+        verdict
+    }
+
+    /// Completes when the server stops, and it is the turn of a client.
+    fn leave(self: &Arc<Self>) -> impl Future<Output = ()> + Send + 'static {
+        let fallbacks = Arc::clone(self);
+        async move {
+            fallbacks.shutdown.requested().await;
+            sleep(time_to_leave(&fallbacks.node, fallbacks.drain_period)).await;
+        }
+    }
+
+    /// The refusal of a client whose address has all the sessions that it may have.
+    fn too_many(&self, peer: &Peer) -> Refusal {
+        let limit = self.config.sessions_per_address;
+        warn!(peer = %peer.address, limit, "an address has as many sessions as fallbacks.sessions_per_address allows");
+        let refusal = Refusal { reason: CloseReason::OverCapacity, version: None };
+        self.note_refusal(peer, &refusal);
+        refusal
+    }
+
+    fn note_refusal(&self, peer: &Peer, refusal: &Refusal) {
+        let (code, reason) = (refusal.reason.code(), &refusal.reason);
+        self.node.metrics().refused(code);
+        info!(peer = %peer.address, code, %reason, "client refused");
+    }
+}
+
+/// What a request for a session asks for.
+enum Action {
+    Receive(Transport),
+    Send(Form),
+}
+
+impl Call<'_> {
+    /// Receives for a session, which may have to begin first. The answer, and whether another node gave it.
+    async fn receive(self, transport: Transport) -> (Response<Body>, bool) {
+        let fallbacks = self.fallbacks;
+        let session = match fallbacks.registry.get(&self.id) {
+            Some(session) => session,
+            None => match self.elsewhere(Bytes::new(), true).await {
+                Some(response) => return (response, true),
+                None => match self.begin().await {
+                    Ok(session) => session,
+                    Err(refusal) => return (refused(&transport, &refusal), false),
+                },
+            },
+        };
+        if !session.allows(self.origin()) {
+            return (forbidden(), false);
+        }
+        let (hang_up, shutdown) = (self.peer.hang_up.clone(), fallbacks.shutdown.clone());
+        let Ok(mut receiver) = Receiver::attach(session, transport.clone(), hang_up, shutdown) else {
+            return (once(&transport, &[packet::close(2010, "Another connection still open")]), false);
+        };
+        let body = match transport.is_streaming() {
+            true => any_body(receiver),
+            // All at once, so that it goes out at once, and the connection can serve the next request.
+            false => any_body(Full::new(poll_fn(|cx| receiver.poll_part(cx)).await.unwrap_or_default())),
+        };
+        (typed(body, &transport), false)
+    }
+
+    /// Begins a session that no node has.
+    async fn begin(&self) -> Result<Arc<HttpSession>, Refusal> {
+        let (fallbacks, id) = (self.fallbacks, &self.id);
+        let seat = fallbacks.registry.take_seat(&self.peer.address, fallbacks.config.sessions_per_address);
+        let session = match (seat, id.key()) {
+            (None, _) => Err(fallbacks.too_many(&self.peer)),
+            (Some(seat), None) => Ok((seat, None)),
+            (Some(seat), Some(key)) => {
+                let query = self.head.uri.query().unwrap_or_default();
+                let opened = fallbacks.open(&self.peer, Some(key), query, self.origin()).await;
+                opened.map(|session| (seat, Some(session)))
+            }
+        };
+        match session {
+            Ok((seat, session)) => {
+                let session = HttpSession::new(id.clone(), Arc::clone(&fallbacks.rules), session, seat);
+                // If two requests have raced to begin it, the second one goes on with what the first one has.
+                Ok(fallbacks.registry.insert(session).unwrap_or_else(|there| there))
+            }
+            Err(refusal) => {
+                if let Some(redis) = fallbacks.node.cluster().redis() {
+                    redis.release_sessions(&[id.as_str()]).await;
+                }
+                Err(refusal)
+            }
+        }
+    }
+
+    /// Takes in what a client sends. The answer, and whether another node gave it.
+    async fn send(self, form: Form, body: Incoming) -> (Response<Body>, bool) {
+        let fallbacks = self.fallbacks;
+        let session = fallbacks.registry.get(&self.id);
+        let tenant = self.id.key().and_then(|key| fallbacks.node.tenants().by_key(key));
+        let limit = match (self.id.key(), tenant) {
+            (Some(_), None) => return (unknown_session(), false),
+            (_, Some(tenant)) => tenant.app.config().limits.http_body,
+            (None, None) => fallbacks.max_body,
+        };
+        if session.is_none() && fallbacks.node.cluster().redis().is_none() {
+            return (unknown_session(), false);
+        }
+        let body = match read_body(body, limit, fallbacks.request_timeout, &fallbacks.shutdown).await {
+            Ok(body) => body,
+            Err(error) => return (sending::unreadable(error), false),
+        };
+        let Some(session) = session else {
+            return match self.elsewhere(body, false).await {
+                Some(response) => (response, true),
+                None => (unknown_session(), false),
+            };
+        };
+        if !session.allows(self.origin()) {
+            return (forbidden(), false);
+        }
+        let messages = match form.parse(&body) {
+            Ok(messages) => messages,
+            Err(reason) => return (whole(StatusCode::INTERNAL_SERVER_ERROR, TEXT, reason), false),
+        };
+        let response = match session.hear(&messages) {
+            Heard::All => form.thanks(),
+            Heard::TooLarge => whole(StatusCode::PAYLOAD_TOO_LARGE, TEXT, "Message too large\n"),
+            Heard::Gone => unknown_session(),
+            Heard::Path(message) => {
+                self.admit(&session, &message).await;
+                form.thanks()
+            }
+        };
+        (response, false)
+    }
+
+    /// Admits a SockJS client, which has said what it wants.
+    async fn admit(&self, session: &HttpSession, message: &str) {
+        let (key, query) = sending::wish(message);
+        let opened = self.fallbacks.open(&self.peer, key.as_deref(), &query, self.origin()).await;
+        session.admit(opened.map_err(|refusal| (refusal.reason, refusal.version)));
+    }
+
+    /// The answer of the node that has the session, if that is another one; `begins` if it shall be this one otherwise.
+    async fn elsewhere(&self, body: Bytes, begins: bool) -> Option<Response<Body>> {
+        let redis = self.fallbacks.node.cluster().redis()?;
+        let relay = &self.fallbacks.relay;
+        if relay::was_relayed(&self.head.headers) {
+            return Some(relay::not_here());
+        }
+        match relay.find(redis, &self.id, begins).await {
+            Elsewhere::Nowhere => None,
+            Elsewhere::At(owner) => {
+                let patience = self.fallbacks.rules.heartbeat + self.fallbacks.request_timeout;
+                let leave = self.fallbacks.leave();
+                match relay.pass_on(&owner, &self.head, &self.peer.address, body, patience, leave).await {
+                    Some(response) => Some(response),
+                    // Whoever had it has it no more.
+                    None => {
+                        relay.forget(redis, &self.id, begins).await;
+                        None
+                    }
+                }
+            }
+        }
+    }
+
+    fn origin(&self) -> Option<&str> {
+        // Non-ASCII bytes in an origin match no pattern, but they are an origin.
+        self.head.headers.get(ORIGIN).map(|origin| origin.to_str().unwrap_or_default())
+    }
+}
+
+/// Answers pusher-js about its statistics: with a call of the function with this number, or for those who read the answer
+/// themselves (§7.7).
+pub fn statistics(action: &str, number: &str) -> Response<Body> {
+    if !(1..=10).contains(&number.len()) || !number.bytes().all(|byte| byte.is_ascii_digit()) {
+        return not_found();
+    }
+    let mut response = match action {
+        "jsonp" => pages::statistics(Some(number)),
+        "xhr" => pages::statistics(None),
+        _ => return not_found(),
+    };
+    headers::allow_reading(&HeaderMap::new(), response.headers_mut(), true);
+    headers::do_not_cache(response.headers_mut());
+    response
+}
+
+fn callback(request: &Request<Incoming>) -> Result<String, &'static str> {
+    let query = query_pairs(request.uri().query().unwrap_or_default(), true);
+    let name = query.into_iter().find(|(name, _)| name == "c" || name == "callback").map(|(_, value)| value);
+    let name = name.ok_or("\"callback\" parameter required")?;
+    transport::is_callback(&name).then(|| name.into_owned()).ok_or("invalid \"callback\" parameter")
+}
+
+/// A response of one part.
+fn once(transport: &Transport, packets: &[Vec<u8>]) -> Response<Body> {
+    let mut part = transport.prelude();
+    packets.iter().for_each(|packet| transport.write(&mut part, packet));
+    typed(any_body(Full::from(part)), transport)
+}
+
+/// Tells a client why it may not stay. The session has to be open for it to listen.
+fn refused(transport: &Transport, refusal: &Refusal) -> Response<Body> {
+    let mut packets = vec![packet::open("")];
+    packets.extend(packet::farewell(&refusal.reason, refusal.version));
+    once(transport, &packets)
+}
+
+fn typed(body: Body, transport: &Transport) -> Response<Body> {
+    let mut response = Response::new(body);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(transport.content_type()));
+    if matches!(transport, Transport::Jsonp(_)) {
+        headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+    }
+    response
+}
+
+fn not_found() -> Response<Body> {
+    whole(StatusCode::NOT_FOUND, TEXT, "Not found\n")
+}
+
+fn unknown_session() -> Response<Body> {
+    whole(StatusCode::NOT_FOUND, TEXT, "No such session\n")
+}
+
+fn forbidden() -> Response<Body> {
+    whole(StatusCode::FORBIDDEN, TEXT, "Origin not allowed\n")
+}
+
+fn wrong_method(allowed: &'static str) -> Response<Body> {
+    let mut response = empty(StatusCode::METHOD_NOT_ALLOWED);
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+    response
+}

@@ -1,0 +1,160 @@
+//! All sessions of this node.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+
+use crate::apps::Seat;
+use crate::socket::PeerAddress;
+
+use super::http_session::HttpSession;
+
+/// The name of a session, which its client has chosen.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Id(Box<str>);
+
+/// Sessions by name, and how many each address has.
+#[derive(Debug, Default)]
+pub(super) struct Registry {
+    sessions: DashMap<Id, Arc<HttpSession>>,
+    addresses: DashMap<Box<str>, Arc<AtomicU64>>,
+}
+
+impl Id {
+    /// Of a session of pusher-js: with the key of its app (§7.2).
+    pub(super) fn of_pusher(key: &str, server: &str, session: &str) -> Option<Self> {
+        let word = |text: &str, longest: usize| {
+            let letter = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+            (1..=longest).contains(&text.len()) && text.bytes().all(letter)
+        };
+        (word(server, 32) && word(session, 64)).then(|| Self(format!("{key}/{server}/{session}").into()))
+    }
+
+    /// Of a session of SockJS, where the other part of the path is for balancers alone.
+    pub(super) fn of_sockjs(server: &str, session: &str) -> Option<Self> {
+        let word = |text: &str| (1..=64).contains(&text.len()) && !text.contains('.');
+        (word(server) && word(session)).then(|| Self(format!("/{session}").into()))
+    }
+
+    /// Whether it is one of pusher-js.
+    pub(super) fn is_pusher(&self) -> bool {
+        !self.0.starts_with('/')
+    }
+
+    /// The key of its app, where the path has one.
+    pub(super) fn key(&self) -> Option<&str> {
+        self.0.split('/').next().filter(|key| !key.is_empty())
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A stranger has written it.
+        self.0.escape_debug().fmt(f)
+    }
+}
+
+impl Registry {
+    pub(super) fn get(&self, id: &Id) -> Option<Arc<HttpSession>> {
+        self.sessions.get(id).map(|session| Arc::clone(&session))
+    }
+
+    /// Adds a session, unless there is one by that name.
+    ///
+    /// # Errors
+    /// The one that there is.
+    pub(super) fn insert(&self, session: HttpSession) -> Result<Arc<HttpSession>, Arc<HttpSession>> {
+        match self.sessions.entry(session.id.clone()) {
+            Entry::Occupied(entry) => Err(Arc::clone(entry.get())),
+            Entry::Vacant(entry) => Ok(Arc::clone(&entry.insert(Arc::new(session)))),
+        }
+    }
+
+    pub(super) fn remove(&self, id: &Id) {
+        self.sessions.remove(id);
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.sessions.len()
+    }
+
+    pub(super) fn all(&self) -> Vec<Arc<HttpSession>> {
+        self.sessions.iter().map(|session| Arc::clone(&session)).collect()
+    }
+
+    /// A place among the sessions of an address; 0 = no limit.
+    pub(super) fn take_seat(&self, address: &PeerAddress, limit: u64) -> Option<Seat> {
+        let network = network(address);
+        let taken = self.addresses.entry(network).or_default();
+        Seat::take(&taken, limit)
+    }
+
+    /// Forgets addresses without sessions.
+    pub(super) fn tidy(&self) {
+        self.addresses.retain(|_, taken| taken.load(Ordering::Relaxed) > 0);
+    }
+}
+
+/// Whose address it is: with IPv6, a household has 64 bits to itself.
+fn network(address: &PeerAddress) -> Box<str> {
+    let ip = match address {
+        PeerAddress::Direct(address) => Some(address.ip()),
+        PeerAddress::Forwarded(text) => text.parse().or_else(|_| text.parse().map(|at: SocketAddr| at.ip())).ok(),
+    };
+    match (ip.map(|ip| ip.to_canonical()), address) {
+        (Some(IpAddr::V4(ip)), _) => ip.to_string().into(),
+        (Some(IpAddr::V6(ip)), _) => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).to_string().into(),
+        (None, PeerAddress::Forwarded(text)) => text.clone(),
+        (None, PeerAddress::Direct(_)) => unreachable!("a socket has an IP address"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_made_of_plain_words() {
+        assert_eq!(Id::of_pusher("k", "0", "a_B-9").unwrap().as_str(), "k/0/a_B-9");
+        assert!(Id::of_pusher("k", "0", "a_B-9").unwrap().is_pusher());
+        assert!(Id::of_pusher("k", "", "a").is_none() && Id::of_pusher("k", "1", "a.b").is_none());
+        assert!(
+            Id::of_pusher("k", &"1".repeat(33), "a").is_none() && Id::of_pusher("k", "1", &"a".repeat(65)).is_none()
+        );
+        assert_eq!(Id::of_sockjs("1", "ab"), Id::of_sockjs("2", "ab"));
+        assert!(!Id::of_sockjs("1", "ab").unwrap().is_pusher());
+        assert!(Id::of_sockjs("a.b", "c").is_none() && Id::of_sockjs("a", "c.d").is_none());
+    }
+
+    #[test]
+    fn a_household_has_one_count() {
+        let direct = |text: &str| network(&PeerAddress::Direct(text.parse().unwrap()));
+        let forwarded = |text: &str| network(&PeerAddress::Forwarded(text.into()));
+        assert_eq!(direct("[2001:db8::1]:5"), forwarded("2001:db8::2:3"));
+        assert_ne!(direct("[2001:db8::1]:5"), forwarded("2001:db8:0:1::1"));
+        assert_eq!(direct("1.2.3.4:5"), forwarded("1.2.3.4"));
+        assert_eq!(direct("[::ffff:1.2.3.4]:5"), forwarded("1.2.3.4:99"));
+        assert_eq!(&*forwarded("unknown"), "unknown");
+    }
+
+    #[test]
+    fn an_address_has_so_many_sessions() {
+        let (registry, address) = (Registry::default(), PeerAddress::Direct("1.2.3.4:5".parse().unwrap()));
+        let first = registry.take_seat(&address, 1).unwrap();
+        assert!(registry.take_seat(&address, 1).is_none());
+        registry.tidy();
+        assert!(registry.take_seat(&address, 1).is_none());
+        drop(first);
+        registry.tidy();
+        assert!(registry.addresses.is_empty());
+        assert!(registry.take_seat(&address, 1).is_some());
+    }
+}

@@ -1,0 +1,233 @@
+//! Requests for sessions of other nodes. Who has a session is known at Redis; the request goes there over HTTP, and the
+//! answer comes back as it is. A client is best served by a balancer that sends all its requests to one node, and this is
+//! for all the others.
+
+use std::error::Error;
+use std::pin::Pin;
+use std::sync::OnceLock;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use dashmap::DashMap;
+use http_body_util::Full;
+use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use hyper::header::{CONNECTION, CONTENT_TYPE, COOKIE, DATE, HeaderName, HeaderValue, ORIGIN, TRANSFER_ENCODING};
+use hyper::http::request::Parts;
+use hyper::{HeaderMap, Request, Response, StatusCode};
+use tokio::select;
+use tokio::time::{Instant, Sleep, sleep};
+use tracing::{debug, warn};
+
+use crate::cluster::RedisCluster;
+use crate::http_client::{HttpClient, innermost};
+use crate::metrics::RelayMetrics;
+use crate::protocol::CloseReason;
+use crate::response::{Body, TEXT, any_body, whole};
+use crate::socket::PeerAddress;
+
+use super::packet;
+use super::registry::Id;
+
+/// Names the client of a request that another node has passed on. Whoever has not got its session says so then, and does
+/// not pass it on again.
+const RELAYED: HeaderName = HeaderName::from_static("fanfare-relayed");
+
+/// Sessions whose node is remembered.
+const MEMORY: usize = 100_000;
+
+/// Silence after which the other node counts as gone. Whatever it has to say, it says something every 29 s.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// Passes requests on.
+#[derive(Debug)]
+pub(super) struct Relay {
+    client: OnceLock<Option<HttpClient>>,
+    /// Nodes that had a session a short time ago.
+    known: DashMap<Id, String>,
+    metrics: RelayMetrics,
+}
+
+/// Where a session is.
+#[derive(Debug)]
+pub(super) enum Elsewhere {
+    /// At no other node.
+    Nowhere,
+    /// At the node with this address.
+    At(String),
+}
+
+/// Whether another node has passed a request on.
+pub(super) fn was_relayed(headers: &HeaderMap) -> bool {
+    headers.contains_key(RELAYED)
+}
+
+/// Tells the node that has passed a request on that this one has no such session.
+pub(super) fn not_here() -> Response<Body> {
+    whole(StatusCode::MISDIRECTED_REQUEST, TEXT, "No such session on this node\n")
+}
+
+impl Relay {
+    /// A relay that knows nobody yet.
+    pub(super) fn new(metrics: RelayMetrics) -> Self {
+        Self { client: OnceLock::new(), known: DashMap::new(), metrics }
+    }
+
+    /// Where a session is. If it `begins`, and is nowhere, it is this node's from now on. While nobody can be asked, it is
+    /// nowhere.
+    pub(super) async fn find(&self, redis: &RedisCluster, id: &Id, begins: bool) -> Elsewhere {
+        if let Some(owner) = self.known.get(id) {
+            return Elsewhere::At(owner.clone());
+        }
+        let owner = match begins {
+            true => redis.claim_session(id.as_str()).await,
+            false => redis.session_owner(id.as_str()).await,
+        };
+        match owner {
+            Ok(Some(owner)) => {
+                if self.known.len() < MEMORY {
+                    self.known.insert(id.clone(), owner.clone());
+                }
+                Elsewhere::At(owner)
+            }
+            Ok(None) => Elsewhere::Nowhere,
+            Err(error) => {
+                debug!(session = %id, %error, "nobody can say who has a session");
+                Elsewhere::Nowhere
+            }
+        }
+    }
+
+    /// The node that should have a session has not. If it `begins`, it is this node's now.
+    pub(super) async fn forget(&self, redis: &RedisCluster, id: &Id, begins: bool) {
+        self.known.remove(id);
+        if begins {
+            redis.take_sessions(&[id.as_str()]).await;
+        }
+    }
+
+    /// Forgets all of it; whoever needs it asks again.
+    pub(super) fn tidy(&self) {
+        self.known.clear();
+    }
+
+    /// The answer of another node, whose head has to come within `patience`. `None` if it has no such session, or is not
+    /// there. `leave` completes when this node wants to be left alone.
+    pub(super) async fn pass_on(
+        &self,
+        owner: &str,
+        head: &Parts,
+        peer: &PeerAddress,
+        body: Bytes,
+        patience: Duration,
+        leave: impl Future<Output = ()> + Send + 'static,
+    ) -> Option<Response<Body>> {
+        let client = self.client.get_or_init(|| connect(owner)).as_ref()?;
+        let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = head.method.clone();
+        *request.uri_mut() = format!("{}{path}", owner.trim_end_matches('/')).parse().ok()?;
+        let passed_on = [CONTENT_TYPE, ORIGIN, COOKIE].into_iter();
+        let passed_on = passed_on.filter_map(|name| Some((name.clone(), head.headers.get(&name)?.clone())));
+        request.headers_mut().extend(passed_on);
+        let peer = HeaderValue::from_str(&peer.to_string()).unwrap_or_else(|_| HeaderValue::from_static("unknown"));
+        request.headers_mut().insert(RELAYED, peer);
+        self.metrics.relayed();
+        let mut leave: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(leave);
+        let answer = select! {
+            answer = client.begin(request) => answer,
+            () = sleep(patience) => {
+                warn!(owner, "another node does not answer a request for one of its sessions");
+                self.metrics.failed();
+                return Some(whole(StatusCode::GATEWAY_TIMEOUT, TEXT, "The node of this session does not answer\n"));
+            }
+            // Whoever polls asks again, and finds another node.
+            () = &mut leave => return Some(Response::new(any_body(Full::default()))),
+        };
+        match answer {
+            Ok(answer) if answer.status() == StatusCode::MISDIRECTED_REQUEST => None,
+            Ok(answer) => {
+                let (mut head, body) = answer.into_parts();
+                for name in [CONNECTION, TRANSFER_ENCODING, DATE] {
+                    head.headers.remove(name);
+                }
+                let lines = path.split('?').next().is_some_and(|path| path.ends_with("/xhr_streaming"));
+                Some(Response::from_parts(head, any_body(Relayed::new(body, leave, lines))))
+            }
+            Err(error) => {
+                self.metrics.failed();
+                warn!(owner, error = innermost(&error), "another node cannot be reached for one of its sessions");
+                if error.is_connect() {
+                    return None;
+                }
+                Some(whole(StatusCode::BAD_GATEWAY, TEXT, "The node of this session cannot be reached\n"))
+            }
+        }
+    }
+}
+
+/// A client for other nodes.
+fn connect(owner: &str) -> Option<HttpClient> {
+    let client = HttpClient::new(owner.starts_with("https://"));
+    client.inspect_err(|error| warn!(%error, "other nodes cannot be asked for their sessions")).ok()
+}
+
+/// The answer of another node on its way.
+struct Relayed {
+    body: Incoming,
+    silence: Pin<Box<Sleep>>,
+    leave: Pin<Box<dyn Future<Output = ()> + Send>>,
+    /// The client reads line by line, and would take a mere end for a failure.
+    lines: bool,
+    /// A line was begun.
+    begun: bool,
+    over: bool,
+}
+
+impl Relayed {
+    fn new(body: Incoming, leave: Pin<Box<dyn Future<Output = ()> + Send>>, lines: bool) -> Self {
+        Self { body, silence: Box::pin(sleep(SILENCE)), leave, lines, begun: false, over: false }
+    }
+}
+
+impl HttpBody for Relayed {
+    type Data = Bytes;
+    type Error = Box<dyn Error + Send + Sync>;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let this = &mut *self;
+        if this.over {
+            return Poll::Ready(None);
+        }
+        match Pin::new(&mut this.body).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                this.silence.as_mut().reset(Instant::now() + SILENCE);
+                if let Some(last) = frame.data_ref().and_then(|data| data.last()) {
+                    this.begun = *last != b'\n';
+                }
+                return Poll::Ready(Some(Ok(frame)));
+            }
+            Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error.into()))),
+            Poll::Ready(None) => return Poll::Ready(None),
+            Poll::Pending => {}
+        }
+        if this.silence.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Some(Err("the node of this session has fallen silent".into())));
+        }
+        if !this.begun && this.leave.as_mut().poll(cx).is_ready() {
+            this.over = true;
+            if this.lines {
+                let reason = CloseReason::ShuttingDown;
+                let mut line = packet::close(reason.code(), &reason.to_string());
+                line.push(b'\n');
+                return Poll::Ready(Some(Ok(Frame::data(line.into()))));
+            }
+            return Poll::Ready(None);
+        }
+        Poll::Pending
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,120 @@
+//! What clients send: bodies, and what is in them.
+
+use hyper::{Response, StatusCode};
+use serde::Deserialize;
+
+use crate::auth::form_pairs;
+use crate::request_body::BodyError;
+use crate::response::{Body, TEXT, whole};
+
+/// How messages stand in a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// As an array of strings.
+    Json,
+    /// That, in the field `d` of a form or alone.
+    Field,
+}
+
+/// The first message of a SockJS client.
+#[derive(Deserialize)]
+struct Wish {
+    path: String,
+}
+
+impl Form {
+    /// The messages in a body.
+    ///
+    /// # Errors
+    /// What SockJS says to bodies that have none.
+    pub(super) fn parse(self, body: &[u8]) -> Result<Vec<String>, &'static str> {
+        let text = std::str::from_utf8(body).map_err(|_| "Broken JSON encoding.")?;
+        let field = match self {
+            Self::Field if !text.starts_with('[') => {
+                form_pairs(text, true).into_iter().find(|(name, _)| name == "d").map(|(_, value)| value)
+            }
+            _ => None,
+        };
+        let text = match self {
+            Self::Field if !text.starts_with('[') => field.as_deref().unwrap_or_default(),
+            _ => text,
+        };
+        if text.is_empty() {
+            return Err("Payload expected.");
+        }
+        serde_json::from_str(text).map_err(|_| "Broken JSON encoding.")
+    }
+
+    /// The answer to messages that were taken.
+    pub(super) fn thanks(self) -> Response<Body> {
+        match self {
+            Self::Json => whole(StatusCode::NO_CONTENT, "text/plain; charset=UTF-8", ""),
+            Self::Field => whole(StatusCode::OK, "text/plain; charset=UTF-8", "ok"),
+        }
+    }
+}
+
+/// The answer to a body that could not be read.
+pub(super) fn unreadable(error: BodyError) -> Response<Body> {
+    let (status, text) = match error {
+        BodyError::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "Body too large\n"),
+        BodyError::Incomplete => (StatusCode::BAD_REQUEST, "Incomplete body\n"),
+        BodyError::Timeout => (StatusCode::REQUEST_TIMEOUT, "The body did not arrive in time\n"),
+    };
+    whole(status, TEXT, text)
+}
+
+/// The app and the query string that a SockJS client asks for with its first message; no app if it asks for something
+/// else.
+pub(super) fn wish(message: &str) -> (Option<String>, String) {
+    let path = serde_json::from_str::<Wish>(message).map(|wish| wish.path).unwrap_or_default();
+    let (path, query) = path.split_once('?').unwrap_or((&path, ""));
+    let key = path.strip_prefix("/app/").filter(|key| !key.is_empty() && !key.contains('/'));
+    (key.map(str::to_owned), query.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_an_array_of_strings() {
+        let table: [(Form, &str, Result<&[&str], &str>); 14] = [
+            (Form::Json, r#"["a","b\n"]"#, Ok(&["a", "b\n"])),
+            (Form::Json, "[]", Ok(&[])),
+            (Form::Json, "", Err("Payload expected.")),
+            (Form::Json, "[\"a", Err("Broken JSON encoding.")),
+            (Form::Json, "\"a\"", Err("Broken JSON encoding.")),
+            (Form::Json, "[1]", Err("Broken JSON encoding.")),
+            (Form::Json, "[[[[\"a\"]]]]", Err("Broken JSON encoding.")),
+            (Form::Json, "d=[]", Err("Broken JSON encoding.")),
+            (Form::Field, "d=%5B%22a+b%22%5D", Ok(&["a b"])),
+            (Form::Field, "x=1&d=%5B%5D", Ok(&[])),
+            (Form::Field, r#"["a"]"#, Ok(&["a"])),
+            (Form::Field, "", Err("Payload expected.")),
+            (Form::Field, "d=", Err("Payload expected.")),
+            (Form::Field, "d=%5B%22a", Err("Broken JSON encoding.")),
+        ];
+        for (form, body, expected) in table {
+            let expected = expected.map(|messages| messages.iter().map(ToString::to_string).collect::<Vec<_>>());
+            assert_eq!(form.parse(body.as_bytes()), expected, "{body}");
+        }
+        assert_eq!(Form::Json.parse(b"[\"\xff\"]"), Err("Broken JSON encoding."));
+    }
+
+    #[test]
+    fn a_wish_names_an_app() {
+        let table = [
+            (r#"{"path":"/app/k?protocol=7&client=js"}"#, Some("k"), "protocol=7&client=js"),
+            (r#"{"path":"/app/k"}"#, Some("k"), ""),
+            (r#"{"path":"/app/"}"#, None, ""),
+            (r#"{"path":"/app/a/b"}"#, None, ""),
+            (r#"{"path":"/apps/1"}"#, None, ""),
+            (r#"{"event":"pusher:ping"}"#, None, ""),
+            ("hello", None, ""),
+        ];
+        for (message, key, query) in table {
+            assert_eq!(wish(message), (key.map(str::to_owned), query.to_owned()), "{message}");
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! SockJS over a WebSocket (§7.6): its packets, or the bare messages. A session of its own, which no other request belongs
+//! to. pusher-js has a better one, so this is for other clients, and costs more than it has to: what is for the client goes
+//! from the session's outbox to that of the socket.
+
+use std::future::poll_fn;
+use std::ops::ControlFlow;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::header::ORIGIN;
+use hyper::{Request, Response};
+use tokio::select;
+use tokio::time::{Instant, sleep_until, timeout};
+use tracing::debug;
+
+use crate::node::Refusal;
+use crate::outbox::Outbox;
+use crate::protocol::{ClientError, CloseReason, Frame};
+use crate::response::{Body, any_body};
+use crate::session::{Due, Session};
+use crate::socket::Socket;
+use crate::websocket::{self, Inbound, Message, PING, Silence, farewell};
+
+use super::{Fallbacks, Peer, packet, sending};
+
+/// How long a client may take to say which app it wants, and to read why it has to go.
+const PATH_TIMEOUT: Duration = Duration::from_secs(10);
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Bytes that may wait for a client that has not said which app it wants.
+const OUTBOX: usize = 1024 * 1024;
+
+/// What messages look like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Framing {
+    /// As with the other transports of SockJS; from the client, an array of strings.
+    Packets,
+    /// As they are.
+    Raw,
+}
+
+/// Who speaks.
+struct Conversation {
+    fallbacks: Arc<Fallbacks>,
+    peer: Peer,
+    origin: Option<String>,
+    framing: Framing,
+    inbound: Inbound,
+    /// What goes to the socket.
+    wire: Arc<Outbox>,
+    /// Messages that came together, and wait for the first of them to be understood.
+    early: Vec<String>,
+}
+
+/// Answers an upgrade request.
+pub(super) async fn upgrade(
+    fallbacks: Arc<Fallbacks>,
+    peer: Peer,
+    request: Request<Incoming>,
+    framing: Framing,
+) -> Response<Body> {
+    let origin = request.headers().get(ORIGIN).map(|origin| origin.to_str().unwrap_or_default().to_owned());
+    let context = websocket::Context {
+        node: Arc::clone(&fallbacks.node),
+        shutdown: fallbacks.shutdown.clone(),
+        drain_period: fallbacks.drain_period,
+        upgrade_timeout: fallbacks.request_timeout,
+        peer: peer.address.clone(),
+        secure: peer.secure,
+    };
+    let talk = move |_, socket: Socket, read: Vec<u8>| async move {
+        let wire = Arc::new(Outbox::new(OUTBOX));
+        let inbound = Inbound::new(socket, read, Arc::clone(&wire));
+        let conversation = Conversation { fallbacks, peer, origin, framing, inbound, wire, early: Vec::new() };
+        conversation.run().await;
+    };
+    websocket::accept(context, request, talk).map(any_body)
+}
+
+impl Conversation {
+    async fn run(mut self) {
+        self.say(b"o");
+        let limit = self.fallbacks.config.sessions_per_address;
+        let seat = self.fallbacks.registry.take_seat(&self.peer.address, limit);
+        let session = match &seat {
+            Some(_) => self.greet().await,
+            None => Err(Some(self.fallbacks.too_many(&self.peer))),
+        };
+        let (reason, version) = match session {
+            Ok(mut session) => {
+                let reason = self.converse(&mut session).await;
+                session.close(reason.as_ref());
+                (reason, Some(session.version()))
+            }
+            Err(refusal) => refusal.map_or((None, None), |refusal| (Some(refusal.reason), refusal.version)),
+        };
+        let Some(reason) = reason else { return };
+        debug!(peer = %self.peer.address, code = reason.code(), %reason, "client closed by us");
+        if self.framing == Framing::Packets {
+            let packets = packet::farewell(&reason, version);
+            packets.iter().for_each(|packet| self.wire.say_good_bye(Frame::from_text(packet)));
+        }
+        self.wire.close(reason.clone());
+        farewell(&self.wire, &reason, if self.framing == Framing::Raw { version } else { None });
+        let last_words = async {
+            if poll_fn(|cx| self.wire.poll_drain(cx)).await.is_ok() && reason != CloseReason::NoPong {
+                drop(poll_fn(|cx| self.inbound.poll_hear(cx, |_| {})).await);
+            }
+        };
+        let _ = timeout(FAREWELL_TIMEOUT, last_words).await;
+    }
+
+    /// Waits for the client to say which app it wants. An error without a refusal: it went before it did.
+    async fn greet(&mut self) -> Result<Session, Option<Refusal>> {
+        let refuse = |reason| Some(Refusal { reason, version: None });
+        let framing = self.framing;
+        let mut heard = Vec::new();
+        let listening = poll_fn(|cx| {
+            let hear = |message: Message<'_>| heard.extend(messages(framing, &message).unwrap_or_default());
+            let silence = self.inbound.poll_hear(cx, hear);
+            if heard.is_empty() { silence.map(ControlFlow::Break) } else { Poll::Ready(ControlFlow::Continue(())) }
+        });
+        let until = async {
+            select! {
+                heard = timeout(PATH_TIMEOUT, listening) => heard.unwrap_or(ControlFlow::Continue(())),
+                () = self.fallbacks.shutdown.requested() => ControlFlow::Break(Silence::Broken(CloseReason::ShuttingDown)),
+            }
+        };
+        match until.await {
+            ControlFlow::Continue(()) => {}
+            ControlFlow::Break(Silence::Broken(reason)) => return Err(refuse(reason)),
+            ControlFlow::Break(Silence::Closed | Silence::Lost) => return Err(None),
+        }
+        let mut heard = heard.into_iter();
+        let (key, query) = sending::wish(&heard.next().unwrap_or_default());
+        self.early = heard.collect();
+        let opened = self.fallbacks.open(&self.peer, key.as_deref(), &query, self.origin.as_deref()).await;
+        opened.map_err(Some)
+    }
+
+    /// Goes on until the client is gone, or has to go for a reason of ours.
+    async fn converse(&mut self, session: &mut Session) -> Option<CloseReason> {
+        let Self { fallbacks, framing, inbound, wire, early, .. } = self;
+        let (framing, outbox) = (*framing, Arc::clone(session.outbox()));
+        early.drain(..).for_each(|message| session.handle(&message));
+        let heartbeat = fallbacks.rules.heartbeat;
+        let mut beat_at = Instant::now() + heartbeat;
+        let mut timer = pin!(sleep_until(Instant::from_std(session.deadline()).min(beat_at)));
+        let mut leave = pin!(fallbacks.leave());
+        loop {
+            select! {
+                biased;
+                end = poll_fn(|cx| pump(&outbox, wire, framing, cx)) => return end,
+                silence = poll_fn(|cx| inbound.poll_hear(cx, |message| hear(session, framing, &message))) => {
+                    match silence {
+                        Silence::Closed | Silence::Lost => return None,
+                        Silence::Broken(reason) => return Some(reason),
+                    }
+                }
+                () = &mut timer => {
+                    let now = Instant::now();
+                    if session.on_deadline(now.into_std()) == Due::Probe {
+                        wire.push(Frame::control(&PING[..]));
+                    }
+                    if beat_at <= now {
+                        beat_at = now + heartbeat;
+                        if framing == Framing::Packets {
+                            wire.push(Frame::from_text(packet::HEARTBEAT));
+                        }
+                    }
+                    timer.as_mut().reset(Instant::from_std(session.deadline()).min(beat_at));
+                }
+                () = &mut leave => return Some(CloseReason::ShuttingDown),
+            }
+        }
+    }
+
+    fn say(&self, packet: &[u8]) {
+        if self.framing == Framing::Packets {
+            self.wire.push(Frame::from_text(packet));
+        }
+    }
+}
+
+/// Brings what waits for the client to the socket, but no more than that takes: what waits is counted by the session.
+/// Returns why this is over, or `None` if the socket is gone.
+fn pump(outbox: &Outbox, wire: &Outbox, framing: Framing, cx: &mut Context<'_>) -> Poll<Option<CloseReason>> {
+    loop {
+        if let Poll::Ready(end) = wire.poll_write(cx) {
+            return Poll::Ready(end.ok());
+        }
+        let end = outbox.poll_write(cx);
+        let frames = if wire.is_idle() || end.is_ready() { outbox.take() } else { Vec::new() };
+        match framing {
+            _ if frames.is_empty() => {}
+            Framing::Packets => wire.push(Frame::from_text(&packet::messages(&frames))),
+            Framing::Raw => wire.push_all(frames.iter()),
+        }
+        match end {
+            Poll::Ready(end) => return Poll::Ready(end.ok()),
+            Poll::Pending if frames.is_empty() => return Poll::Pending,
+            Poll::Pending => {}
+        }
+    }
+}
+
+/// The messages in one of the WebSocket. `None` if there should be some, but it makes no sense.
+fn messages(framing: Framing, message: &Message<'_>) -> Option<Vec<String>> {
+    let Message::Text(text) = message else { return Some(Vec::new()) };
+    match framing {
+        Framing::Raw => Some(vec![(*text).to_owned()]),
+        Framing::Packets if text.is_empty() => Some(Vec::new()),
+        Framing::Packets => {
+            let one = || serde_json::from_str(text).map(|message| vec![message]);
+            serde_json::from_str(text).or_else(|_| one()).ok()
+        }
+    }
+}
+
+/// Does what a client asks for.
+fn hear(session: &mut Session, framing: Framing, message: &Message<'_>) {
+    session.alive(std::time::Instant::now());
+    if *message == Message::Binary {
+        return session.refuse(&ClientError::Binary);
+    }
+    match messages(framing, message) {
+        Some(messages) => messages.iter().for_each(|message| session.handle(message)),
+        None => session.outbox().close(CloseReason::WebSocketProtocol("Broken framing.".to_owned())),
+    }
+}
