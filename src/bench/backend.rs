@@ -181,7 +181,10 @@ fn parse(bytes: &[u8], ended: bool) -> Option<Response> {
         line.strip_prefix(':').map(str::trim)
     };
     let body = &bytes[end + 4..];
-    let complete = if let Some(length) = header("content-length") {
+    // By its status, an answer may have no body and no word about it.
+    let complete = if status == 204 {
+        true
+    } else if let Some(length) = header("content-length") {
         body.len() >= length.parse().ok()?
     } else if header("transfer-encoding").is_some_and(|coding| coding.contains("chunked")) {
         body.ends_with(b"0\r\n\r\n")
@@ -222,6 +225,7 @@ mod tests {
         let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n";
         assert_eq!(parsed(chunked, false), None);
         assert_eq!(parsed(&format!("{chunked}0\r\n\r\n"), false), Some((200, false)));
+        assert_eq!(parsed("HTTP/1.1 204 No Content\r\n\r\n", false), Some((204, false)));
         assert_eq!(parsed("HTTP/1.1 200 OK\r\n\r\n{}", false), None);
         assert_eq!(parsed("HTTP/1.1 200 OK\r\n\r\n{}", true), Some((200, false)));
     }

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use mio::net::TcpStream;
 use socket2::{Domain, Socket, Type};
 
+use super::engine::Http;
 use super::frame;
 
 /// Connections from one source address. The system has about 28,000 ports for each, but prefers every second one: once
@@ -40,6 +41,8 @@ pub(super) struct Connection {
     pub(super) remainder: Vec<u8>,
     /// What the socket did not take yet.
     unsent: Vec<u8>,
+    /// Its session, if it has an HTTP transport.
+    pub(super) http: Option<Box<Http>>,
     /// The connection's name, once greeted; what signatures are made for.
     pub(super) socket_id: Box<str>,
     /// Subscriptions that were asked for and not confirmed.
@@ -58,6 +61,7 @@ impl Connection {
             stage: Stage::Connecting,
             remainder: Vec::new(),
             unsent: Vec::new(),
+            http: None,
             socket_id: Box::default(),
             awaited: 0,
             stalled: false,

@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use crate::config::Secret;
 
+pub(crate) use engine::Transport;
 pub(crate) use error::BenchError;
 pub(crate) use plot::svg;
 pub(crate) use report::Report;
@@ -114,7 +115,7 @@ pub(crate) fn run(scenario: &impl Scenario, settings: &Settings) -> Result<Repor
     raise_open_files(scenario.sockets() as u64 + OTHER_FILES)?;
     let mut bench = Bench {
         settings,
-        engine: Engine::new(&settings.targets)?,
+        engine: Engine::new(&settings.targets, scenario.transport())?,
         meter: Meter::new(&settings.pids)?,
         progress: Progress::new(),
         run: format!("bench-{:08x}", rand::random::<u32>()),

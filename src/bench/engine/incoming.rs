@@ -4,7 +4,7 @@ use std::io::{self, Read};
 
 use serde::Deserialize;
 
-use super::{BUFFER, Engine, Happening, Listener};
+use super::{BUFFER, Engine, Happening, Listener, Nanos, Transport};
 use crate::bench::connection::Stage;
 use crate::bench::error::BenchError;
 use crate::bench::frame::{self, Frame};
@@ -29,7 +29,10 @@ impl Engine {
                 }
                 Ok(count) => {
                     buffer[..kept].copy_from_slice(&connection.remainder);
-                    let used = self.consume(client, &buffer[..kept + count], listener);
+                    let used = match self.transport {
+                        Transport::Websocket => self.consume(client, &buffer[..kept + count], listener),
+                        _ => self.consume_http(client, &buffer[..kept + count], listener),
+                    };
                     if let Some(connection) = &mut self.clients[client] {
                         keep(&mut connection.remainder, &buffer[used..kept + count]);
                     }
@@ -72,11 +75,7 @@ impl Engine {
             let Frame { opcode, last, payload, .. } = frame;
             match opcode {
                 frame::TEXT if last => {
-                    if connection.stage == Stage::Greeting {
-                        self.greet(client, payload);
-                    } else if !listener.hear(client, payload, now) {
-                        self.understand(client, payload);
-                    }
+                    self.hear(client, payload, now, listener);
                 }
                 frame::PING => self.send_frame(client, frame::PONG, payload),
                 frame::PONG => {}
@@ -97,6 +96,16 @@ impl Engine {
             }
         }
         used
+    }
+
+    /// Handles a message.
+    pub(super) fn hear(&mut self, client: usize, text: &[u8], now: Nanos, listener: &mut impl Listener) {
+        let Some(connection) = &self.clients[client] else { return };
+        if connection.stage == Stage::Greeting {
+            self.greet(client, text);
+        } else if !listener.hear(client, text, now) {
+            self.understand(client, text);
+        }
     }
 
     fn greet(&mut self, client: usize, text: &[u8]) {

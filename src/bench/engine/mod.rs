@@ -1,6 +1,7 @@
 //! The event loop: one thread, all sockets, one buffer for reading.
 
 mod alarm;
+mod http;
 mod incoming;
 
 use std::collections::VecDeque;
@@ -17,11 +18,17 @@ use super::connection::{Connection, Stage};
 use super::frame;
 use super::{BenchError, Target};
 use alarm::Alarm;
+use http::Sender;
+
+pub(super) use http::Http;
+pub(crate) use http::Transport;
 
 /// Tokens from here on belong to publishers; those below are client numbers.
 const PUBLISHERS: usize = 1 << 32;
+/// Tokens from here on belong to connections over which clients with an HTTP transport send.
+const SENDERS: usize = 1 << 33;
 /// The alarm's token.
-const ALARM: Token = Token(1 << 33);
+const ALARM: Token = Token(1 << 34);
 /// What is read at once. Larger than what most sockets hold, so that one call empties them.
 const BUFFER: usize = 256 * 1024;
 /// Readiness events taken at once.
@@ -90,6 +97,12 @@ pub(super) struct Engine {
     happenings: VecDeque<Happening>,
     /// Connections opened so far.
     opened: usize,
+    /// How clients connect.
+    transport: Transport,
+    senders: Vec<Sender>,
+    /// Tells the sessions of this run from those of others.
+    run: u32,
+    targets: Vec<Target>,
     /// The upgrade request of each target.
     upgrades: Vec<(SocketAddr, Vec<u8>)>,
     /// The first failure of something that must not fail.
@@ -98,7 +111,7 @@ pub(super) struct Engine {
 
 impl Engine {
     /// An engine without sockets. Clients are spread over the targets by their number.
-    pub(super) fn new(targets: &[Target]) -> Result<Self, BenchError> {
+    pub(super) fn new(targets: &[Target], transport: Transport) -> Result<Self, BenchError> {
         let poll = Poll::new().map_err(BenchError::Poll)?;
         Ok(Self {
             alarm: Alarm::new(poll.registry(), ALARM).map_err(BenchError::Poll)?,
@@ -110,6 +123,10 @@ impl Engine {
             publishers: Vec::new(),
             happenings: VecDeque::new(),
             opened: 0,
+            transport,
+            senders: Vec::new(),
+            run: rand::random(),
+            targets: targets.to_vec(),
             upgrades: targets.iter().map(|target| (target.address, target.upgrade())).collect(),
             failure: None,
         })
@@ -131,6 +148,8 @@ impl Engine {
         let address = self.upgrades[client % self.upgrades.len()].0;
         let failed = |cause| BenchError::Connect { address: address.to_string(), cause };
         let mut connection = Connection::open(address, self.opened, small_buffer).map_err(failed)?;
+        let target = &self.targets[client % self.targets.len()];
+        connection.http = self.transport.session(target, self.run, self.opened);
         let registry = self.poll.registry();
         // Edges: what was registered once never has to be changed.
         registry
@@ -174,7 +193,10 @@ impl Engine {
 
     /// Sends a message.
     pub(super) fn send(&mut self, client: usize, text: &str) {
-        self.send_frame(client, frame::TEXT, text.as_bytes());
+        match self.transport {
+            Transport::Websocket => self.send_frame(client, frame::TEXT, text.as_bytes()),
+            _ => self.send_over_http(client, text),
+        }
     }
 
     /// Asks for a subscription, whose success will be an [`Happening::Subscribed`].
@@ -202,6 +224,13 @@ impl Engine {
 
     /// Says goodbye; the end is an [`Happening::Closed`].
     pub(super) fn leave(&mut self, client: usize) {
+        if self.transport != Transport::Websocket {
+            if let Some(connection) = &mut self.clients[client] {
+                connection.stage = Stage::Leaving;
+                self.gone(client, None, String::new());
+            }
+            return;
+        }
         self.send_frame(client, frame::CLOSE, &1000u16.to_be_bytes());
         if let Some(connection) = &mut self.clients[client] {
             connection.stage = Stage::Leaving;
@@ -220,6 +249,7 @@ impl Engine {
         }
         self.clients.clear();
         self.publishers.clear();
+        self.senders.clear();
     }
 
     /// Waits until something happens, at most until `until`, and handles all of it.
@@ -233,9 +263,10 @@ impl Engine {
         }
         let events = std::mem::replace(&mut self.events, Events::with_capacity(0));
         for event in events.iter().filter(|event| event.token() != ALARM) {
-            match event.token().0.checked_sub(PUBLISHERS) {
-                Some(publisher) => self.answer(publisher, event)?,
-                None => self.advance(event.token().0, event, listener),
+            match event.token().0 {
+                token @ SENDERS.. => self.advance_sender(token - SENDERS, event)?,
+                token @ PUBLISHERS.. => self.answer(token - PUBLISHERS, event)?,
+                client => self.advance(client, event, listener),
             }
         }
         self.events = events;
@@ -264,7 +295,14 @@ impl Engine {
                     return;
                 }
                 connection.stage = Stage::Upgrading;
-                let sent = connection.send_bytes(upgrade);
+                let target = &self.targets[client % self.targets.len()];
+                let sent = match &connection.http {
+                    Some(http) => {
+                        let request = self.transport.receive(target, http);
+                        connection.send_bytes(&request)
+                    }
+                    None => connection.send_bytes(upgrade),
+                };
                 self.check(client, sent);
             } else {
                 let sent = connection.flush();

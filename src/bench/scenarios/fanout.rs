@@ -1,6 +1,6 @@
 //! Events on one channel with many subscribers, at a steady rate.
 
-use super::{Bench, BenchError, Report, Scenario};
+use super::{Bench, BenchError, Report, Scenario, Transport};
 use crate::bench::broadcast::{Broadcast, Senders};
 
 /// The flags of `fanfare bench fanout`.
@@ -21,6 +21,9 @@ pub(crate) struct Fanout {
     /// Backend connections that trigger events, each with one request under way at most.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = super::positive)]
     publishers: usize,
+    /// How the clients are connected.
+    #[arg(long, value_enum, default_value_t)]
+    transport: Transport,
 }
 
 impl Fanout {
@@ -40,6 +43,10 @@ impl Fanout {
 impl Scenario for Fanout {
     fn sockets(&self) -> usize {
         self.plan().sockets()
+    }
+
+    fn transport(&self) -> Transport {
+        self.transport
     }
 
     fn run(&self, bench: &mut Bench<'_>) -> Result<Report, BenchError> {

@@ -13,7 +13,7 @@ pub(super) mod publish;
 pub(super) mod slow;
 pub(super) mod storm;
 
-use super::{Bench, BenchError, Report};
+use super::{Bench, BenchError, Report, Transport};
 
 /// Something to do to a server, and what to learn from it.
 pub(crate) trait Scenario: serde::Serialize {
@@ -23,6 +23,11 @@ pub(crate) trait Scenario: serde::Serialize {
     /// URLs of further nodes of the same cluster.
     fn nodes(&self) -> &[String] {
         &[]
+    }
+
+    /// How its clients are connected.
+    fn transport(&self) -> Transport {
+        Transport::Websocket
     }
 
     /// Does it.
