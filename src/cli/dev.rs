@@ -126,9 +126,10 @@ import Pusher from "pusher-js";
 const pusher = new Pusher("@KEY", {
   wsHost: "@HOST",
   wsPort: @PORT,
+  httpHost: "@HOST", // where WebSockets are blocked
+  httpPort: @PORT,
   forceTLS: false,
   cluster: "mt1",
-  enabledTransports: ["ws"],
   // `fanfare dev` lets everybody do everything, as whoever they say they are. Without user_id you are a guest.
   channelAuthorization: { transport: "ajax", endpoint: "http://@HOST:@PORT/pusher/auth", params: { user_id: "ann" } },
   userAuthentication: { transport: "ajax", endpoint: "http://@HOST:@PORT/pusher/user-auth", params: { user_id: "ann" } },

@@ -9,7 +9,7 @@ use hyper::{HeaderMap, Response, StatusCode};
 
 use crate::response::{Body, empty};
 
-/// Nobody between us and the client may keep or change an answer.
+/// Nobody between us and the client keeps or changes an answer.
 const NOT_CACHED: &str = "no-store, no-cache, no-transform, must-revalidate, max-age=0";
 
 /// For what stays as it is: a year.
@@ -21,9 +21,21 @@ pub(super) const LATER: &str = "Fri, 31 Dec 2049 23:59:59 GMT";
 /// The cookie by which SockJS tells clients apart at a balancer.
 const SESSION_COOKIE: &str = "JSESSIONID";
 
+/// Adds what all answers have, and this one has not yet.
+pub(super) fn complete(request: &HeaderMap, response: &mut HeaderMap, is_pusher: bool) {
+    if !response.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN) {
+        allow_reading(request, response, is_pusher);
+    }
+    if !response.contains_key(CACHE_CONTROL) {
+        response.insert(CACHE_CONTROL, HeaderValue::from_static(NOT_CACHED));
+        // nginx passes on what follows at once.
+        response.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    }
+}
+
 /// Lets any page read the answer; whether it may have one is another question. The requests of SockJS come with
 /// credentials, for which a browser wants the origin to be named.
-pub(super) fn allow_reading(request: &HeaderMap, response: &mut HeaderMap, is_pusher: bool) {
+fn allow_reading(request: &HeaderMap, response: &mut HeaderMap, is_pusher: bool) {
     let origin = request.get(ORIGIN).filter(|origin| !is_pusher && *origin != "null");
     let named = origin.cloned().unwrap_or_else(|| HeaderValue::from_static("*"));
     response.insert(ACCESS_CONTROL_ALLOW_ORIGIN, named);
@@ -31,13 +43,6 @@ pub(super) fn allow_reading(request: &HeaderMap, response: &mut HeaderMap, is_pu
         response.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
         response.insert(VARY, HeaderValue::from_static("Origin"));
     }
-}
-
-/// Keeps an answer from being kept.
-pub(super) fn do_not_cache(response: &mut HeaderMap) {
-    response.insert(CACHE_CONTROL, HeaderValue::from_static(NOT_CACHED));
-    // nginx passes on what follows at once.
-    response.insert("x-accel-buffering", HeaderValue::from_static("no"));
 }
 
 /// Sets the cookie that a balancer looks at, or confirms the one that is there.

@@ -30,7 +30,6 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, ORIGIN};
-use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
@@ -39,7 +38,7 @@ use crate::auth::query_pairs;
 use crate::config::FallbacksConfig;
 use crate::node::{Handshake, Node, Refusal};
 use crate::protocol::CloseReason;
-use crate::request_body::read_body;
+use crate::request_body::RequestBody;
 use crate::response::{Body, TEXT, any_body, empty, whole};
 use crate::session::{Session, time_to_leave};
 use crate::shutdown::Shutdown;
@@ -77,15 +76,30 @@ pub struct Peer {
     pub address: PeerAddress,
     /// Whether its connection is encrypted.
     pub secure: bool,
-    /// Ends that connection.
-    pub hang_up: HangUp,
+    /// Ends that connection, if whoever writes to it waits for ever.
+    pub hang_up: Option<HangUp>,
+}
+
+/// What a request says, as far as it matters here.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// `GET`, `POST` or `OPTIONS`, or one that gets nowhere.
+    pub method: &'a Method,
+    /// Path and query string, as they came.
+    pub target: &'a str,
+    /// The query string; empty if there is none.
+    pub query: &'a str,
+    /// `Origin`.
+    pub origin: Option<&'a str>,
+    /// All headers, or none of those that only SockJS and other nodes need.
+    pub headers: &'a HeaderMap,
 }
 
 /// A request for a session.
 struct Call<'a> {
     fallbacks: &'a Arc<Fallbacks>,
     peer: Peer,
-    head: Parts,
+    asked: Asked<'a>,
     id: Id,
 }
 
@@ -124,94 +138,118 @@ impl Fallbacks {
         below.filter(|_| self.config.enabled || self.config.sockjs)
     }
 
-    /// Answers a request, whose path is `path` below that of the HTTP transports.
+    /// Answers a request that hyper has read, whose path is `path` below that of the HTTP transports.
     pub async fn handle(self: &Arc<Self>, peer: Peer, request: Request<Incoming>, path: &str) -> Response<Body> {
         let segments: Vec<&str> = path.split('/').skip(1).collect();
-        match segments.as_slice() {
-            ["app", key, server, session, action] if self.config.enabled => {
-                let id = Id::of_pusher(key, server, session).filter(|_| !key.is_empty());
-                self.call(peer, request, id, action).await
-            }
-            ["app", ..] => not_found(),
-            _ if !self.config.sockjs => not_found(),
-            ["websocket"] => websocket::upgrade(Arc::clone(self), peer, request, websocket::Framing::Raw).await,
-            [server, session, "websocket"] if Id::of_sockjs(server, session).is_some() => {
-                websocket::upgrade(Arc::clone(self), peer, request, websocket::Framing::Packets).await
-            }
-            [server, session, action] => self.call(peer, request, Id::of_sockjs(server, session), action).await,
-            page => self.page(page, &request),
+        let framing = match segments.as_slice() {
+            ["websocket"] => Some(websocket::Framing::Raw),
+            [server, session, "websocket"] => Id::of_sockjs(server, session).map(|_| websocket::Framing::Packets),
+            _ => None,
+        };
+        if let Some(framing) = framing.filter(|_| self.config.sockjs) {
+            return websocket::upgrade(Arc::clone(self), peer, request, framing).await;
         }
+        let (head, body) = request.into_parts();
+        let asked = Asked {
+            method: &head.method,
+            target: head.uri.path_and_query().map_or("/", |target| target.as_str()),
+            query: head.uri.query().unwrap_or_default(),
+            // Non-ASCII bytes in an origin match no pattern, but they are an origin.
+            origin: head.headers.get(ORIGIN).map(|origin| origin.to_str().unwrap_or_default()),
+            headers: &head.headers,
+        };
+        self.answer(peer, asked, path, RequestBody::Coming(body)).await
+    }
+
+    /// The path of a plain request below that of the HTTP transports, if [`Fallbacks::answer`] can answer it.
+    pub fn plain_path<'b>(&self, path: &'b str) -> Option<&'b str> {
+        self.own_path(path).filter(|path| self.config.enabled && path.starts_with("/app/"))
+    }
+
+    /// Answers a request, whose path is `path` below that of the HTTP transports.
+    pub async fn answer(
+        self: &Arc<Self>,
+        peer: Peer,
+        asked: Asked<'_>,
+        path: &str,
+        body: RequestBody<'_>,
+    ) -> Response<Body> {
+        let mut segments = path.split('/').skip(1);
+        let segments: [Option<&str>; 6] = std::array::from_fn(|_| segments.next());
+        let is_pusher = segments[0] == Some("app");
+        let mut response = match segments {
+            [Some("app"), Some(key), Some(server), Some(session), Some(action), None] if self.config.enabled => {
+                let id = Id::of_pusher(key, server, session).filter(|_| !key.is_empty());
+                self.call(peer, asked, id, action, body).await
+            }
+            [Some("app"), ..] => not_found(),
+            _ if !self.config.sockjs => not_found(),
+            [Some(server), Some(session), Some(action), None, ..] => {
+                let mut response = self.call(peer, asked, Id::of_sockjs(server, session), action, body).await;
+                if self.config.cookie {
+                    headers::set_cookie(asked.headers, response.headers_mut());
+                }
+                response
+            }
+            [page, None, ..] => self.page(page.unwrap_or_default(), asked),
+            _ => not_found(),
+        };
+        headers::complete(asked.headers, response.headers_mut(), is_pusher);
+        response
     }
 
     /// Answers what is no session's.
-    fn page(&self, page: &[&str], request: &Request<Incoming>) -> Response<Body> {
-        let known = matches!(page, [] | [""] | ["info"]) || matches!(page, [page] if pages::is_iframe(page));
-        let is_iframe = known && !matches!(page, [] | [""] | ["info"]);
-        if !known {
-            return not_found();
+    fn page(&self, page: &str, asked: Asked<'_>) -> Response<Body> {
+        let answer: &dyn Fn() -> Response<Body> = match page {
+            "" => &pages::greeting,
+            "info" => &|| pages::info(&self.config),
+            page if pages::is_iframe(page) => &|| pages::iframe(&self.config, asked.query, asked.headers),
+            _ => return not_found(),
+        };
+        match *asked.method {
+            Method::OPTIONS => headers::preflight(asked.headers, false),
+            Method::GET | Method::HEAD => answer(),
+            _ => wrong_method("GET, OPTIONS"),
         }
-        match *request.method() {
-            Method::OPTIONS => return headers::preflight(request.headers(), false),
-            Method::GET | Method::HEAD => {}
-            _ => return wrong_method("GET, OPTIONS"),
-        }
-        if is_iframe {
-            return pages::iframe(&self.config, request.uri().query().unwrap_or_default(), request.headers());
-        }
-        let mut response = if page == ["info"] { pages::info(&self.config) } else { pages::greeting() };
-        headers::allow_reading(request.headers(), response.headers_mut(), false);
-        headers::do_not_cache(response.headers_mut());
-        response
     }
 
     /// Answers a request for a session. `id` is `None` if its path names none that there could be.
     async fn call(
         self: &Arc<Self>,
         peer: Peer,
-        request: Request<Incoming>,
+        asked: Asked<'_>,
         id: Option<Id>,
         action: &str,
+        body: RequestBody<'_>,
     ) -> Response<Body> {
         let Some(id) = id else { return not_found() };
-        let (is_pusher, method) = (id.is_pusher(), request.method().clone());
-        let action = match (action, is_pusher) {
-            ("xhr_streaming", _) => Ok(Action::Receive(Transport::XhrStreaming)),
-            ("xhr", _) => Ok(Action::Receive(Transport::Xhr)),
-            ("eventsource", false) => Ok(Action::Receive(Transport::EventSource)),
-            ("htmlfile", false) => callback(&request).map(|name| Action::Receive(Transport::HtmlFile(name))),
-            ("jsonp", false) => callback(&request).map(|name| Action::Receive(Transport::Jsonp(name))),
-            ("xhr_send", _) => Ok(Action::Send(Form::Json)),
-            ("jsonp_send", false) => Ok(Action::Send(Form::Field)),
+        let is_pusher = id.is_pusher();
+        let (method, action) = match (action, is_pusher) {
+            ("xhr_streaming", _) => (Method::POST, Ok(Action::Receive(Transport::XhrStreaming))),
+            ("xhr", _) => (Method::POST, Ok(Action::Receive(Transport::Xhr))),
+            ("xhr_send", _) => (Method::POST, Ok(Action::Send(Form::Json))),
+            ("jsonp_send", false) => (Method::POST, Ok(Action::Send(Form::Field))),
+            ("eventsource", false) => (Method::GET, Ok(Action::Receive(Transport::EventSource))),
+            ("htmlfile", false) => {
+                (Method::GET, callback(asked.query).map(|name| Action::Receive(Transport::HtmlFile(name))))
+            }
+            ("jsonp", false) => {
+                (Method::GET, callback(asked.query).map(|name| Action::Receive(Transport::Jsonp(name))))
+            }
             _ => return not_found(),
         };
-        let expected = match &action {
-            Ok(Action::Receive(Transport::Xhr | Transport::XhrStreaming) | Action::Send(_)) => Method::POST,
-            _ => Method::GET,
-        };
-        if method == Method::OPTIONS {
-            return headers::preflight(request.headers(), is_pusher);
+        if *asked.method == Method::OPTIONS {
+            return headers::preflight(asked.headers, is_pusher);
         }
-        if method != expected {
-            return wrong_method(if expected == Method::POST { "POST, OPTIONS" } else { "GET, OPTIONS" });
+        if *asked.method != method {
+            return wrong_method(if method == Method::POST { "POST, OPTIONS" } else { "GET, OPTIONS" });
         }
-        let (head, body) = request.into_parts();
-        let request_headers = head.headers.clone();
-        let call = Call { fallbacks: self, peer, head, id };
-        let (mut response, elsewhere) = match action {
+        let call = Call { fallbacks: self, peer, asked, id };
+        match action {
             Ok(Action::Receive(transport)) => call.receive(transport).await,
             Ok(Action::Send(form)) => call.send(form, body).await,
-            Err(reason) => (whole(StatusCode::INTERNAL_SERVER_ERROR, TEXT, reason), false),
-        };
-        if elsewhere {
-            return response;
+            Err(reason) => whole(StatusCode::INTERNAL_SERVER_ERROR, TEXT, reason),
         }
-        let response_headers = response.headers_mut();
-        headers::allow_reading(&request_headers, response_headers, is_pusher);
-        headers::do_not_cache(response_headers);
-        if self.config.cookie && !is_pusher {
-            headers::set_cookie(&request_headers, response_headers);
-        }
-        response
     }
 
     /// Admits a client, or says why not.
@@ -275,32 +313,32 @@ enum Action {
 }
 
 impl Call<'_> {
-    /// Receives for a session, which may have to begin first. The answer, and whether another node gave it.
-    async fn receive(self, transport: Transport) -> (Response<Body>, bool) {
+    /// Receives for a session, which may have to begin first.
+    async fn receive(self, transport: Transport) -> Response<Body> {
         let fallbacks = self.fallbacks;
         let session = match fallbacks.registry.get(&self.id) {
             Some(session) => session,
             None => match self.elsewhere(Bytes::new(), true).await {
-                Some(response) => return (response, true),
+                Some(response) => return response,
                 None => match self.begin().await {
                     Ok(session) => session,
-                    Err(refusal) => return (refused(&transport, &refusal), false),
+                    Err(refusal) => return refused(&transport, &refusal),
                 },
             },
         };
-        if !session.allows(self.origin()) {
-            return (forbidden(), false);
+        if !session.allows(self.asked.origin) {
+            return forbidden();
         }
         let (hang_up, shutdown) = (self.peer.hang_up.clone(), fallbacks.shutdown.clone());
         let Ok(mut receiver) = Receiver::attach(session, transport.clone(), hang_up, shutdown) else {
-            return (once(&transport, &[packet::close(2010, "Another connection still open")]), false);
+            return once(&transport, &[packet::close(2010, "Another connection still open")]);
         };
         let body = match transport.is_streaming() {
             true => any_body(receiver),
             // All at once, so that it goes out at once, and the connection can serve the next request.
             false => any_body(Full::new(poll_fn(|cx| receiver.poll_part(cx)).await.unwrap_or_default())),
         };
-        (typed(body, &transport), false)
+        typed(body, &transport)
     }
 
     /// Begins a session that no node has.
@@ -311,8 +349,7 @@ impl Call<'_> {
             (None, _) => Err(fallbacks.too_many(&self.peer)),
             (Some(seat), None) => Ok((seat, None)),
             (Some(seat), Some(key)) => {
-                let query = self.head.uri.query().unwrap_or_default();
-                let opened = fallbacks.open(&self.peer, Some(key), query, self.origin()).await;
+                let opened = fallbacks.open(&self.peer, Some(key), self.asked.query, self.asked.origin).await;
                 opened.map(|session| (seat, Some(session)))
             }
         };
@@ -331,37 +368,33 @@ impl Call<'_> {
         }
     }
 
-    /// Takes in what a client sends. The answer, and whether another node gave it.
-    async fn send(self, form: Form, body: Incoming) -> (Response<Body>, bool) {
+    /// Takes in what a client sends.
+    async fn send(self, form: Form, body: RequestBody<'_>) -> Response<Body> {
         let fallbacks = self.fallbacks;
         let session = fallbacks.registry.get(&self.id);
-        let tenant = self.id.key().and_then(|key| fallbacks.node.tenants().by_key(key));
-        let limit = match (self.id.key(), tenant) {
-            (Some(_), None) => return (unknown_session(), false),
-            (_, Some(tenant)) => tenant.app.config().limits.http_body,
-            (None, None) => fallbacks.max_body,
+        let limit = match self.id.key().map(|key| fallbacks.node.tenants().by_key(key)) {
+            Some(None) => return unknown_session(),
+            Some(Some(tenant)) => tenant.app.config().limits.http_body,
+            None => fallbacks.max_body,
         };
         if session.is_none() && fallbacks.node.cluster().redis().is_none() {
-            return (unknown_session(), false);
+            return unknown_session();
         }
-        let body = match read_body(body, limit, fallbacks.request_timeout, &fallbacks.shutdown).await {
+        let body = match body.read(limit, fallbacks.request_timeout, &fallbacks.shutdown).await {
             Ok(body) => body,
-            Err(error) => return (sending::unreadable(error), false),
+            Err(error) => return sending::unreadable(error),
         };
         let Some(session) = session else {
-            return match self.elsewhere(body, false).await {
-                Some(response) => (response, true),
-                None => (unknown_session(), false),
-            };
+            return self.elsewhere(Bytes::copy_from_slice(&body), false).await.unwrap_or_else(unknown_session);
         };
-        if !session.allows(self.origin()) {
-            return (forbidden(), false);
+        if !session.allows(self.asked.origin) {
+            return forbidden();
         }
         let messages = match form.parse(&body) {
             Ok(messages) => messages,
-            Err(reason) => return (whole(StatusCode::INTERNAL_SERVER_ERROR, TEXT, reason), false),
+            Err(reason) => return whole(StatusCode::INTERNAL_SERVER_ERROR, TEXT, reason),
         };
-        let response = match session.hear(&messages) {
+        match session.hear(&messages) {
             Heard::All => form.thanks(),
             Heard::TooLarge => whole(StatusCode::PAYLOAD_TOO_LARGE, TEXT, "Message too large\n"),
             Heard::Gone => unknown_session(),
@@ -369,14 +402,13 @@ impl Call<'_> {
                 self.admit(&session, &message).await;
                 form.thanks()
             }
-        };
-        (response, false)
+        }
     }
 
     /// Admits a SockJS client, which has said what it wants.
     async fn admit(&self, session: &HttpSession, message: &str) {
         let (key, query) = sending::wish(message);
-        let opened = self.fallbacks.open(&self.peer, key.as_deref(), &query, self.origin()).await;
+        let opened = self.fallbacks.open(&self.peer, key.as_deref(), &query, self.asked.origin).await;
         session.admit(opened.map_err(|refusal| (refusal.reason, refusal.version)));
     }
 
@@ -384,7 +416,7 @@ impl Call<'_> {
     async fn elsewhere(&self, body: Bytes, begins: bool) -> Option<Response<Body>> {
         let redis = self.fallbacks.node.cluster().redis()?;
         let relay = &self.fallbacks.relay;
-        if relay::was_relayed(&self.head.headers) {
+        if relay::was_relayed(self.asked.headers) {
             return Some(relay::not_here());
         }
         match relay.find(redis, &self.id, begins).await {
@@ -392,7 +424,7 @@ impl Call<'_> {
             Elsewhere::At(owner) => {
                 let patience = self.fallbacks.rules.heartbeat + self.fallbacks.request_timeout;
                 let leave = self.fallbacks.leave();
-                match relay.pass_on(&owner, &self.head, &self.peer.address, body, patience, leave).await {
+                match relay.pass_on(&owner, self.asked, &self.peer.address, body, patience, leave).await {
                     Some(response) => Some(response),
                     // Whoever had it has it no more.
                     None => {
@@ -402,11 +434,6 @@ impl Call<'_> {
                 }
             }
         }
-    }
-
-    fn origin(&self) -> Option<&str> {
-        // Non-ASCII bytes in an origin match no pattern, but they are an origin.
-        self.head.headers.get(ORIGIN).map(|origin| origin.to_str().unwrap_or_default())
     }
 }
 
@@ -421,13 +448,12 @@ pub fn statistics(action: &str, number: &str) -> Response<Body> {
         "xhr" => pages::statistics(None),
         _ => return not_found(),
     };
-    headers::allow_reading(&HeaderMap::new(), response.headers_mut(), true);
-    headers::do_not_cache(response.headers_mut());
+    headers::complete(&HeaderMap::new(), response.headers_mut(), true);
     response
 }
 
-fn callback(request: &Request<Incoming>) -> Result<String, &'static str> {
-    let query = query_pairs(request.uri().query().unwrap_or_default(), true);
+fn callback(query: &str) -> Result<String, &'static str> {
+    let query = query_pairs(query, true);
     let name = query.into_iter().find(|(name, _)| name == "c" || name == "callback").map(|(_, value)| value);
     let name = name.ok_or("\"callback\" parameter required")?;
     transport::is_callback(&name).then(|| name.into_owned()).ok_or("invalid \"callback\" parameter")

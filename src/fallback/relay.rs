@@ -13,7 +13,6 @@ use dashmap::DashMap;
 use http_body_util::Full;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use hyper::header::{CONNECTION, CONTENT_TYPE, COOKIE, DATE, HeaderName, HeaderValue, ORIGIN, TRANSFER_ENCODING};
-use hyper::http::request::Parts;
 use hyper::{HeaderMap, Request, Response, StatusCode};
 use tokio::select;
 use tokio::time::{Instant, Sleep, sleep};
@@ -26,8 +25,8 @@ use crate::protocol::CloseReason;
 use crate::response::{Body, TEXT, any_body, whole};
 use crate::socket::PeerAddress;
 
-use super::packet;
 use super::registry::Id;
+use super::{Asked, packet};
 
 /// Names the client of a request that another node has passed on. Whoever has not got its session says so then, and does
 /// not pass it on again.
@@ -116,20 +115,21 @@ impl Relay {
     pub(super) async fn pass_on(
         &self,
         owner: &str,
-        head: &Parts,
+        asked: Asked<'_>,
         peer: &PeerAddress,
         body: Bytes,
         patience: Duration,
         leave: impl Future<Output = ()> + Send + 'static,
     ) -> Option<Response<Body>> {
         let client = self.client.get_or_init(|| connect(owner)).as_ref()?;
-        let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
         let mut request = Request::new(Full::new(body));
-        *request.method_mut() = head.method.clone();
-        *request.uri_mut() = format!("{}{path}", owner.trim_end_matches('/')).parse().ok()?;
-        let passed_on = [CONTENT_TYPE, ORIGIN, COOKIE].into_iter();
-        let passed_on = passed_on.filter_map(|name| Some((name.clone(), head.headers.get(&name)?.clone())));
+        *request.method_mut() = asked.method.clone();
+        *request.uri_mut() = format!("{}{}", owner.trim_end_matches('/'), asked.target).parse().ok()?;
+        let passed_on = [CONTENT_TYPE, COOKIE].into_iter();
+        let passed_on = passed_on.filter_map(|name| Some((name.clone(), asked.headers.get(&name)?.clone())));
         request.headers_mut().extend(passed_on);
+        let origin = asked.origin.and_then(|origin| HeaderValue::from_str(origin).ok());
+        request.headers_mut().extend(origin.map(|origin| (ORIGIN, origin)));
         let peer = HeaderValue::from_str(&peer.to_string()).unwrap_or_else(|_| HeaderValue::from_static("unknown"));
         request.headers_mut().insert(RELAYED, peer);
         self.metrics.relayed();
@@ -151,7 +151,7 @@ impl Relay {
                 for name in [CONNECTION, TRANSFER_ENCODING, DATE] {
                     head.headers.remove(name);
                 }
-                let lines = path.split('?').next().is_some_and(|path| path.ends_with("/xhr_streaming"));
+                let lines = asked.target.split('?').next().is_some_and(|path| path.ends_with("/xhr_streaming"));
                 Some(Response::from_parts(head, any_body(Relayed::new(body, leave, lines))))
             }
             Err(error) => {

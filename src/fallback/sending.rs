@@ -79,7 +79,8 @@ mod tests {
 
     #[test]
     fn messages_are_an_array_of_strings() {
-        let table: [(Form, &str, Result<&[&str], &str>); 14] = [
+        type Expected = Result<&'static [&'static str], &'static str>;
+        let table: [(Form, &str, Expected); 14] = [
             (Form::Json, r#"["a","b\n"]"#, Ok(&["a", "b\n"])),
             (Form::Json, "[]", Ok(&[])),
             (Form::Json, "", Err("Payload expected.")),

@@ -12,13 +12,18 @@ use std::pin::{Pin, pin};
 use std::task::{Poll, ready};
 use std::time::Duration;
 
+use http_body_util::BodyExt;
+use hyper::body::Body as _;
+use hyper::header::CONTENT_LENGTH;
+use hyper::http::response;
+use hyper::{Response, StatusCode};
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::select;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::debug;
 
 use crate::request_body::{BodyError, RequestBody};
-use crate::response::{Answer, Date};
+use crate::response::{Answer, Body, Date};
 use crate::shutdown::Shutdown;
 use crate::socket::{PeerAddress, Socket};
 
@@ -30,6 +35,9 @@ const CHUNK: usize = 8 * 1024;
 
 /// Bytes of an answer's head, and a short body.
 const ANSWER: usize = 256;
+
+/// Bytes of a body for which room is made before it is there.
+const MAX_RESERVED: u64 = 64 * 1024;
 
 /// How a connection leaves the lane.
 pub(super) enum Exit {
@@ -80,7 +88,8 @@ pub(super) async fn drive(mut socket: Socket, address: SocketAddr, router: &Rout
                 debug!(peer = %address, "client went while it was answered");
                 return Exit::Closed;
             }
-            Route::Api => {
+            Route::Api | Route::Fallback => {
+                let is_api = matches!(route, Route::Api);
                 let total = head.length + head.body;
                 let mut body = Ok(());
                 if buffer.len() < total {
@@ -89,14 +98,30 @@ pub(super) async fn drive(mut socket: Socket, address: SocketAddr, router: &Rout
                 }
                 let content = body.map(|()| &buffer[head.length..total]);
                 let broken = content.is_err();
-                let answer = router.call(&head, RequestBody::Read(content)).await;
-                let close = broken || head.close || shutdown.is_requested();
-                let answer = encode(&answer, close);
+                let body = RequestBody::Read(content);
+                let mut meanwhile = Vec::new();
+                let (answer, close) = if is_api {
+                    let answer = router.call(&head, body).await;
+                    let close = broken || head.close || shutdown.is_requested();
+                    (encode(&answer, close), close)
+                } else {
+                    let peer = Peer { address: PeerAddress::Direct(address), secure: socket.is_tls() };
+                    // Boxed: connections that never ask for this need not have room for it.
+                    let answer = Box::pin(router.fall_back(peer, &head, body));
+                    let Some(answer) = watch(&mut socket, &mut meanwhile, answer).await else { return Exit::Closed };
+                    let Some(length) = answer.body().size_hint().exact() else {
+                        return Exit::Upgraded(Box::pin(stream(socket, answer, patience)));
+                    };
+                    let close = broken || head.close || shutdown.is_requested();
+                    let Some(answer) = encode_whole(answer, length, close, patience).await else { break 'requests };
+                    (answer, close)
+                };
                 let sent = send(&mut socket, &answer, patience).await;
                 if close || !sent {
                     break 'requests;
                 }
                 buffer.drain(..total);
+                buffer.append(&mut meanwhile);
                 deadline = Instant::now() + patience;
             }
         }
@@ -104,6 +129,55 @@ pub(super) async fn drive(mut socket: Socket, address: SocketAddr, router: &Rout
     // An error means that the peer is gone already.
     let _ = socket.shutdown().await;
     Exit::Closed
+}
+
+/// Waits for something as long as the client is there; `None` if it goes before. What it sends meanwhile is kept, if it is
+/// not too much.
+async fn watch<T>(socket: &mut Socket, meanwhile: &mut Vec<u8>, something: impl Future<Output = T>) -> Option<T> {
+    let mut something = pin!(something);
+    loop {
+        select! {
+            biased;
+            something = &mut something => return Some(something),
+            read = read(socket, meanwhile), if meanwhile.len() < CHUNK => {
+                if matches!(read, Ok(0) | Err(_)) {
+                    return None;
+                }
+            }
+        }
+    }
+}
+
+/// Writes an answer that goes on and on, part by part. It is the last one of its connection.
+async fn stream(mut socket: Socket, answer: Response<Body>, patience: Duration) {
+    let (parts, mut body) = answer.into_parts();
+    let mut bytes = encode_head(&parts, None, true);
+    drop(parts);
+    let mut meanwhile = Vec::new();
+    loop {
+        let Some(frame) = watch(&mut socket, &mut meanwhile, body.frame()).await else { return };
+        let over = frame.is_none();
+        match frame {
+            Some(Ok(frame)) => {
+                let Some(data) = frame.data_ref().filter(|data| !data.is_empty()) else { continue };
+                bytes.reserve(data.len() + 16);
+                bytes.extend_from_slice(format!("{:x}\r\n", data.len()).as_bytes());
+                bytes.extend_from_slice(data);
+                bytes.extend_from_slice(b"\r\n");
+            }
+            // The client must not take it for the end.
+            Some(Err(error)) => return debug!(%error, "an answer broke off"),
+            None => bytes.extend_from_slice(b"0\r\n\r\n"),
+        }
+        if !send(&mut socket, &std::mem::take(&mut bytes), patience).await {
+            return;
+        }
+        if over {
+            // An error means that the peer is gone already.
+            let _ = socket.shutdown().await;
+            return;
+        }
+    }
 }
 
 /// Reads until the buffer holds `total` bytes.
@@ -146,6 +220,38 @@ async fn send(socket: &mut Socket, bytes: &[u8], patience: Duration) -> bool {
         socket.flush().await
     };
     matches!(timeout(patience, rest).await, Ok(Ok(())))
+}
+
+/// The bytes of an answer's head, with the length of its body, or for one in chunks.
+fn encode_head(answer: &response::Parts, length: Option<u64>, close: bool) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(2 * ANSWER + length.unwrap_or(0).min(MAX_RESERVED) as usize);
+    let mut line = |parts: [&[u8]; 4]| parts.into_iter().for_each(|part| bytes.extend_from_slice(part));
+    let reason = answer.status.canonical_reason().unwrap_or_default();
+    line([b"HTTP/1.1 ", answer.status.as_str().as_bytes(), b" ", reason.as_bytes()]);
+    line([b"\r\n", b"", b"", b""]);
+    for (name, value) in &answer.headers {
+        line([name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"]);
+    }
+    match length {
+        // It has no body by its status.
+        Some(_) if answer.status == StatusCode::NO_CONTENT => {}
+        Some(_) if answer.headers.contains_key(CONTENT_LENGTH) => {}
+        Some(length) => line([b"content-length: ", length.to_string().as_bytes(), b"\r\n", b""]),
+        None => line([b"transfer-encoding: chunked\r\n", b"", b"", b""]),
+    }
+    if close {
+        line([b"connection: close\r\n", b"", b"", b""]);
+    }
+    line([b"date: ", Date::now().as_bytes(), b"\r\n\r\n", b""]);
+    bytes
+}
+
+/// The bytes of an answer of this length. It is there already, or another node has promised it; `None` if it breaks that.
+async fn encode_whole(answer: Response<Body>, length: u64, close: bool, patience: Duration) -> Option<Vec<u8>> {
+    let (parts, body) = answer.into_parts();
+    let mut bytes = encode_head(&parts, Some(length), close);
+    bytes.extend_from_slice(&timeout(patience, body.collect()).await.ok()?.ok()?.to_bytes());
+    Some(bytes)
 }
 
 /// The bytes of an answer, as hyper would write them.

@@ -15,6 +15,8 @@ const MAX_BODY: usize = 256 * 1024;
 pub(super) struct Head<'b> {
     /// `GET` or `POST`.
     pub(super) method: &'static Method,
+    /// Path and query string.
+    pub(super) target: &'b str,
     /// The path, not decoded.
     pub(super) path: &'b str,
     /// The query string; empty if there is none.
@@ -54,6 +56,7 @@ impl<'b> Head<'b> {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let mut head = Self {
             method,
+            target,
             path,
             query,
             length,
@@ -153,6 +156,8 @@ impl Name {
             7 if is("upgrade") => Self::Upgrade,
             10 if is("connection") => Self::Connection,
             14 if is("content-length") => Self::ContentLength,
+            // Another node has passed the request on.
+            15 if is("fanfare-relayed") => Self::Unusual,
             15 if is("x-forwarded-for") => Self::XForwardedFor,
             17 if is("x-forwarded-proto") => Self::XForwardedProto,
             17 if is("sec-websocket-key") => Self::SecWebsocketKey,

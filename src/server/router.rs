@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::body::Incoming;
-use hyper::{Request, Response, StatusCode};
+use hyper::{HeaderMap, Request, Response, StatusCode};
 
 use crate::auth_endpoint::Endpoint;
 use crate::authorizers::Authorizers;
@@ -39,6 +39,8 @@ struct Shared {
 pub(super) enum Route<'b> {
     /// The API.
     Api,
+    /// The HTTP transports.
+    Fallback,
     /// The WebSocket endpoint of the app with this key.
     WebSocket(&'b str),
 }
@@ -80,7 +82,8 @@ impl Router {
     pub(super) fn plain<'b>(&self, head: &Head<'b>) -> Option<Route<'b>> {
         let path = self.0.own_path(head.path)?;
         match head.challenge {
-            None => (path.starts_with("/apps/") || path.starts_with("/users/")).then_some(Route::Api),
+            None if path.starts_with("/apps/") || path.starts_with("/users/") => Some(Route::Api),
+            None => self.0.fallbacks.plain_path(path).map(|_| Route::Fallback),
             Some(_) => {
                 let key = path.strip_prefix("/app/").filter(|key| !key.is_empty() && !key.contains('/'));
                 key.map(Route::WebSocket)
@@ -92,6 +95,18 @@ impl Router {
     pub(super) async fn call(&self, head: &Head<'_>, body: RequestBody<'_>) -> Answer {
         let path = self.0.own_path(head.path).unwrap_or_default();
         api::handle(&self.0.api, api::Call { method: head.method, path, query: head.query }, body).await
+    }
+
+    /// Answers a plain request of a client with an HTTP transport. It may be long until there is an answer, and longer until
+    /// its end.
+    pub(super) async fn fall_back(&self, peer: Peer, head: &Head<'_>, body: RequestBody<'_>) -> Response<Body> {
+        let path = self.0.own_path(head.path).and_then(|path| self.0.fallbacks.plain_path(path)).unwrap_or_default();
+        let Peer { address, secure } = self.0.client(peer, || (head.forwarded_for, head.forwarded_proto));
+        // Whoever writes the answer does not wait for ever.
+        let peer = fallback::Peer { address, secure, hang_up: None };
+        let Head { method, target, query, origin, .. } = *head;
+        let asked = fallback::Asked { method, target, query, origin, headers: &HeaderMap::new() };
+        self.0.fallbacks.answer(peer, asked, path, body).await
     }
 
     /// Upgrades a plain request; see [`websocket::switch`].
@@ -119,7 +134,7 @@ impl Router {
             }
             (_, Some(path)) if shared.fallbacks.own_path(path).is_some() => {
                 let Peer { address, secure } = shared.sender(peer, &request);
-                let peer = fallback::Peer { address, secure, hang_up: hang_up.clone() };
+                let peer = fallback::Peer { address, secure, hang_up: Some(hang_up.clone()) };
                 let path = shared.fallbacks.own_path(path).unwrap_or_default();
                 return shared.fallbacks.handle(peer, request, path).await;
             }
