@@ -198,6 +198,11 @@ fn median(numbers: &[f64]) -> f64 {
 /// Lets `fanfare bench` loose on a fresh server and returns its result.
 fn run(server: Server, Scenario { arguments, neighbours, .. }: &Scenario) -> Result<Value, String> {
     let process = Process::start(server)?;
+    // The floor has but one.
+    let arguments = match server {
+        Server::Floor => arguments.split(TRANSPORT).next().unwrap_or_default(),
+        Server::Fanfare => arguments,
+    };
     let _neighbours = neighbours.join(&process.address).map_err(|error| format!("neighbours at {server}: {error}"))?;
     let output = clean(FANFARE)
         .arg("bench")
@@ -377,6 +382,7 @@ fn scenario(arguments: impl Into<String>, rows: impl Into<Vec<Row>>) -> Scenario
     Scenario { arguments: arguments.into(), neighbours: Neighbours::default(), rows: rows.into() }
 }
 
+const TRANSPORT: &str = " --transport ";
 const PER_DELIVERY: &str = "/results/cpu_us_per_delivery";
 const PER_EVENT: &str = "/results/cpu_us_per_event";
 const PER_REQUEST: &str = "/results/cpu_us_per_request";
@@ -417,7 +423,20 @@ fn scenarios() -> Vec<Scenario> {
         cpu("presence --channels 100 --members 100", "100 presence channels of 100 fill, per event", PER_EVENT, 0.8),
         scenario("idle --clients 10000", idle),
         cpu("churn --cycles 60000", "connect, subscribe, disconnect, per visit", PER_CYCLE, 1.5),
+        transport("xhr_streaming", 2.0),
+        transport("xhr_polling", 4.0),
+        transport("sockjs", 2.5),
+        transport("eventsource", 2.5),
+        transport("htmlfile", 2.5),
+        transport("jsonp", 6.0),
     ]
+}
+
+/// A fan-out to clients with an HTTP transport, beside the floor's WebSockets.
+fn transport(name: &str, most: f64) -> Scenario {
+    let arguments = format!("fanout --clients 1000 --rate 10{TRANSPORT}{name}");
+    let title = format!("fan-out to 1,000, 10/s, over {name}, per delivery");
+    scenario(arguments, [row(title, PER_DELIVERY, Unit::Microseconds, Target::Ratio(most))])
 }
 
 /// The same work among ever more: it should cost the same. `files` is how many a process may open.

@@ -84,11 +84,15 @@ impl Target {
     }
 
     /// The request that opens a WebSocket. The key is always the same: nobody caches what we ask for.
-    fn upgrade(&self) -> Vec<u8> {
+    fn upgrade(&self, transport: Transport) -> Vec<u8> {
         let Self { prefix, key, authority, .. } = self;
         let version = env!("CARGO_PKG_VERSION");
+        let path = match transport {
+            Transport::Sockjs => "pusher/0/bench/websocket".to_owned(),
+            _ => format!("app/{key}?protocol=7&client=fanfare-bench&version={version}"),
+        };
         format!(
-            "GET {prefix}/app/{key}?protocol=7&client=fanfare-bench&version={version} HTTP/1.1\r\nHost: {authority}\r\n\
+            "GET {prefix}/{path} HTTP/1.1\r\nHost: {authority}\r\n\
              Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
              Sec-WebSocket-Key: ZmFuZmFyZSBiZW5jaCBrZQ==\r\n\r\n"
         )

@@ -310,7 +310,7 @@ impl Link {
         call
     }
 
-    fn script(&self, line: &Line, script: Script) -> Cmd {
+    pub(super) fn script(&self, line: &Line, script: Script) -> Cmd {
         let mut call = line.scripts.call(script, &self.prefix);
         let replay = self.hub.replay.as_millis() as u64;
         call.arg(&line.run).arg(&line.me).arg(replay).arg(self.hub.replay_events);

@@ -12,7 +12,7 @@ macro_rules! sources {
 }
 
 /// In the order of [`Script`].
-const SOURCES: [&str; 6] = sources!["beat", "sync", "publish", "duty", "drop", "seat"];
+const SOURCES: [&str; 7] = sources!["beat", "sync", "publish", "duty", "drop", "seat", "session"];
 
 /// A script.
 #[derive(Debug, Clone, Copy)]
@@ -23,11 +23,12 @@ pub(super) enum Script {
     Duty,
     Drop,
     Seat,
+    Session,
 }
 
 /// The scripts as one server knows them.
 #[derive(Debug, Clone)]
-pub(super) struct Scripts([String; 6]);
+pub(super) struct Scripts([String; 7]);
 
 impl Scripts {
     /// Hands them to a server.
@@ -35,7 +36,7 @@ impl Scripts {
     /// # Errors
     /// The server does not take them.
     pub(super) async fn load(connection: &mut MultiplexedConnection) -> Result<Self, Reason> {
-        let mut hashes: [String; 6] = Default::default();
+        let mut hashes: [String; 7] = Default::default();
         for (source, hash) in SOURCES.iter().zip(&mut hashes) {
             let Value::BulkString(text) = query(connection, cmd("SCRIPT").arg("LOAD").arg(source)).await? else {
                 return Err(super::answer::nonsense());

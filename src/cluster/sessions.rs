@@ -1,85 +1,76 @@
 //! Which node has which session of an HTTP transport. Redis remembers it for a while: whoever has one says so again before
 //! that is over. What is lost at Redis is said again, too, and what a dead node had expires.
 
-use redis::{Pipeline, Value, pipe};
+use redis::{Cmd, Pipeline, pipe};
 
-use super::link::Line;
+use super::answer::{Reader, nonsense};
+use super::link::{Line, Link};
+use super::scripts::Script;
 use super::topic::partition;
 use super::{RedisCluster, Unavailable};
 
 /// How long it is remembered who has a session, in seconds: a few times as long as until it is said again.
 const MEMORY: u64 = 300;
 
+/// Sessions that are told in one go.
+const BATCH: usize = 500;
+
 impl RedisCluster {
-    /// The address of the other node that has a session. If none has, it is this node's from now on.
+    /// The address of the other node that has a session, which is not `gone`: an address that has it no more. If it
+    /// `begins`, and none has it, it is this node's from now on.
     ///
     /// # Errors
     /// Redis cannot be asked in time.
-    pub async fn claim_session(&self, id: &str) -> Result<Option<String>, Unavailable> {
-        self.ask_for_owner(id, true).await
-    }
-
-    /// The address of the other node that has a session.
-    ///
-    /// # Errors
-    /// Redis cannot be asked in time.
-    pub async fn session_owner(&self, id: &str) -> Result<Option<String>, Unavailable> {
-        self.ask_for_owner(id, false).await
-    }
-
-    async fn ask_for_owner(&self, id: &str, claim: bool) -> Result<Option<String>, Unavailable> {
-        let address = &self.hub.address;
-        let ask = |line: &Line| {
-            let (mut questions, key) = (pipe(), key(line, id));
-            if claim {
-                questions.cmd("SET").arg(&key).arg(address).arg("NX").arg("EX").arg(MEMORY).ignore();
-            }
-            questions.cmd("GET").arg(&key);
-            questions
-        };
+    pub async fn session_owner(
+        &self,
+        id: &str,
+        begins: bool,
+        gone: Option<&str>,
+    ) -> Result<Option<String>, Unavailable> {
         let link = &self.links[partition(id, self.links.len())];
-        let mut answers = link.ask(ask).await.map_err(Unavailable)?;
-        let owner = match answers.pop() {
-            Some(Value::BulkString(owner)) => String::from_utf8(owner).ok(),
-            _ => None,
+        let wish = if begins { "claim" } else { "ask" };
+        let ask = |line: &Line| {
+            let mut pipeline = pipe();
+            pipeline.add_command(self.session(link, line, id, wish, gone.unwrap_or_default()));
+            pipeline
         };
-        Ok(owner.filter(|owner| owner != address))
+        let answer = link.ask(ask).await.map_err(Unavailable)?.pop().ok_or_else(|| Unavailable(nonsense()))?;
+        let owner = Reader::open(answer).map_err(Unavailable)?.text().ok_or_else(|| Unavailable(nonsense()))?;
+        Ok(Some(owner).filter(|owner| !owner.is_empty() && *owner != self.hub.address))
     }
 
-    /// These sessions are this node's. If Redis cannot be told now, it is told again before anybody forgets.
-    pub async fn take_sessions(&self, ids: &[&str]) {
-        self.tell_all(ids, |line, id, pipeline| {
-            pipeline.cmd("SET").arg(key(line, id)).arg(&self.hub.address).arg("EX").arg(MEMORY);
-        })
-        .await;
+    /// These sessions are still this node's. If Redis cannot be told now, it is told again before it forgets.
+    pub async fn keep_sessions(&self, ids: &[&str]) {
+        self.tell_all(ids, "claim").await;
     }
 
     /// These sessions are over. If Redis cannot be told, it forgets them by itself.
     pub async fn release_sessions(&self, ids: &[&str]) {
-        self.tell_all(ids, |line, id, pipeline| {
-            // Another node may have taken it this very moment; it says so again before anybody misses it.
-            pipeline.cmd("DEL").arg(key(line, id));
-        })
-        .await;
+        self.tell_all(ids, "release").await;
     }
 
-    async fn tell_all(&self, ids: &[&str], tell: impl Fn(&Line, &str, &mut Pipeline)) {
+    async fn tell_all(&self, ids: &[&str], wish: &str) {
         for (index, link) in self.links.iter().enumerate() {
             let here: Vec<&str> = ids.iter().copied().filter(|id| partition(id, self.links.len()) == index).collect();
-            for batch in here.chunks(1000) {
+            for batch in here.chunks(BATCH) {
                 let commands = |line: &Line| {
-                    let mut pipeline = pipe();
-                    batch.iter().for_each(|id| tell(line, id, &mut pipeline));
+                    let mut pipeline = Pipeline::new();
+                    for id in batch {
+                        pipeline.add_command(self.session(link, line, id, wish, ""));
+                    }
                     pipeline
                 };
                 if link.obstacle().is_none() {
+                    // Nothing depends on it.
                     let _ = link.ask(commands).await;
                 }
             }
         }
     }
-}
 
-fn key(line: &Line, id: &str) -> String {
-    format!("{}s:{id}", line.keys)
+    fn session(&self, link: &Link, line: &Line, id: &str, wish: &str, gone: &str) -> Cmd {
+        let mut call = link.script(line, Script::Session);
+        call.arg(id).arg(&self.hub.address).arg(wish).arg(gone).arg(MEMORY);
+        call
+    }
 }

@@ -21,6 +21,9 @@ const SOCKJS_GRACE: Duration = Duration::from_secs(5);
 /// How long a SockJS client may take to say which app it wants (§7.6).
 const PATH_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Bytes of messages that wait until a SockJS client is admitted.
+const MAX_EARLY: usize = 1024 * 1024;
+
 /// How long a receiver that should have ended may take to read the last of it.
 const FAREWELL: Duration = Duration::from_secs(5);
 
@@ -80,8 +83,8 @@ struct Attached {
 enum Stage {
     /// A SockJS client has yet to say which app it wants.
     Expecting { until: Instant },
-    /// It has, and is being admitted.
-    Opening { until: Instant },
+    /// It has, and is being admitted. What else it says waits for that.
+    Opening { until: Instant, early: Vec<String> },
     /// A client like all others.
     Open(Box<Session>),
     /// It is over. What waited, if it is still to be read, and what whoever asks hears.
@@ -106,8 +109,8 @@ pub(super) enum Heard {
     TooLarge,
     /// There is nobody any more who could.
     Gone,
-    /// The first one of a SockJS client, which says what it wants.
-    Path(String),
+    /// This is the first one of a SockJS client, which says what it wants. The others wait.
+    Wish(String),
 }
 
 /// There is a receiver already, and SockJS does not want to have two.
@@ -268,26 +271,35 @@ impl HttpSession {
                     false => Heard::All,
                 }
             }
-            Stage::Expecting { until } => match messages.first() {
-                Some(path) => {
-                    state.stage = Stage::Opening { until: *until };
-                    Heard::Path(path.clone())
+            Stage::Expecting { until } => match messages.split_first() {
+                Some((wish, early)) => {
+                    state.stage = Stage::Opening { until: *until, early: early.to_vec() };
+                    Heard::Wish(wish.clone())
                 }
                 None => Heard::All,
             },
-            // Nobody has anything to say before the greeting.
-            Stage::Opening { .. } | Stage::Closed { .. } => Heard::Gone,
+            Stage::Opening { early, .. } => {
+                let bytes: usize = early.iter().chain(messages).map(String::len).sum();
+                if bytes > MAX_EARLY {
+                    return Heard::Gone;
+                }
+                early.extend_from_slice(messages);
+                Heard::All
+            }
+            Stage::Closed { .. } => Heard::Gone,
         }
     }
 
     /// A SockJS client is admitted, or not.
     pub(super) fn admit(&self, verdict: Result<Session, (CloseReason, Option<u32>)>) {
         let mut state = self.state.lock();
-        if !matches!(state.stage, Stage::Opening { .. }) {
-            return;
-        }
+        let Stage::Opening { early, .. } = &mut state.stage else { return };
+        let early = std::mem::take(early);
         state.stage = match verdict {
-            Ok(session) => Stage::Open(Box::new(session)),
+            Ok(mut session) => {
+                early.iter().for_each(|message| session.handle(message));
+                Stage::Open(Box::new(session))
+            }
             Err((reason, version)) => Stage::closed(&reason, version),
         };
         state.wake();
@@ -328,7 +340,7 @@ impl HttpSession {
             }
             state.wake_if_due();
         }
-        if let Stage::Expecting { until } | Stage::Opening { until } = state.stage
+        if let Stage::Expecting { until } | Stage::Opening { until, .. } = state.stage
             && until <= now
         {
             state.stage = Stage::closed(&CloseReason::PathNotFound, None);

@@ -35,6 +35,7 @@ use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
 use crate::auth::query_pairs;
+use crate::cluster::RedisCluster;
 use crate::config::FallbacksConfig;
 use crate::node::{Handshake, Node, Refusal};
 use crate::protocol::CloseReason;
@@ -47,12 +48,16 @@ use crate::socket::PeerAddress;
 use http_session::{Heard, HttpSession, Rules};
 use receiver::Receiver;
 use registry::{Id, Registry};
-use relay::{Elsewhere, Relay};
+use relay::Relay;
 use sending::Form;
 use transport::Transport;
 
 pub use receiver::HangUp;
 pub use sweep::sweep;
+
+/// Nodes that are asked for a session, one after the other: the one that is remembered, the one that Redis names, and
+/// another one if that has died.
+const ATTEMPTS: usize = 3;
 
 /// The HTTP transports of a node.
 #[derive(Debug)]
@@ -360,7 +365,7 @@ impl Call<'_> {
                 Ok(fallbacks.registry.insert(session).unwrap_or_else(|there| there))
             }
             Err(refusal) => {
-                if let Some(redis) = fallbacks.node.cluster().redis() {
+                if let Some(redis) = self.others() {
                     redis.release_sessions(&[id.as_str()]).await;
                 }
                 Err(refusal)
@@ -377,7 +382,7 @@ impl Call<'_> {
             Some(Some(tenant)) => tenant.app.config().limits.http_body,
             None => fallbacks.max_body,
         };
-        if session.is_none() && fallbacks.node.cluster().redis().is_none() {
+        if session.is_none() && self.others().is_none() {
             return unknown_session();
         }
         let body = match body.read(limit, fallbacks.request_timeout, &fallbacks.shutdown).await {
@@ -398,7 +403,7 @@ impl Call<'_> {
             Heard::All => form.thanks(),
             Heard::TooLarge => whole(StatusCode::PAYLOAD_TOO_LARGE, TEXT, "Message too large\n"),
             Heard::Gone => unknown_session(),
-            Heard::Path(message) => {
+            Heard::Wish(message) => {
                 self.admit(&session, &message).await;
                 form.thanks()
             }
@@ -412,28 +417,36 @@ impl Call<'_> {
         session.admit(opened.map_err(|refusal| (refusal.reason, refusal.version)));
     }
 
+    /// The other nodes, if one of them may have the session: none has any of an app that does not exist.
+    fn others(&self) -> Option<&RedisCluster> {
+        let node = &self.fallbacks.node;
+        let possible = self.id.key().is_none_or(|key| node.tenants().by_key(key).is_some());
+        node.cluster().redis().filter(|_| possible)
+    }
+
     /// The answer of the node that has the session, if that is another one; `begins` if it shall be this one otherwise.
     async fn elsewhere(&self, body: Bytes, begins: bool) -> Option<Response<Body>> {
-        let redis = self.fallbacks.node.cluster().redis()?;
+        let redis = self.others()?;
         let relay = &self.fallbacks.relay;
         if relay::was_relayed(self.asked.headers) {
             return Some(relay::not_here());
         }
-        match relay.find(redis, &self.id, begins).await {
-            Elsewhere::Nowhere => None,
-            Elsewhere::At(owner) => {
-                let patience = self.fallbacks.rules.heartbeat + self.fallbacks.request_timeout;
-                let leave = self.fallbacks.leave();
-                match relay.pass_on(&owner, self.asked, &self.peer.address, body, patience, leave).await {
-                    Some(response) => Some(response),
-                    // Whoever had it has it no more.
-                    None => {
-                        relay.forget(redis, &self.id, begins).await;
-                        None
-                    }
-                }
+        let mut owner = relay.remembered(&self.id);
+        let mut gone = None;
+        // What is remembered may be over, and what Redis says out of date; but not for ever.
+        for _ in 0..ATTEMPTS {
+            let found = match owner.take() {
+                Some(owner) => owner,
+                None => relay.find(redis, &self.id, begins, gone.as_deref()).await?,
+            };
+            let (peer, leave) = (&self.peer.address, self.fallbacks.leave());
+            let patience = self.fallbacks.rules.heartbeat + self.fallbacks.request_timeout;
+            match relay.pass_on(&found, self.asked, peer, body.clone(), patience, leave).await {
+                Some(response) => return Some(response),
+                None => gone = Some(found),
             }
         }
+        None
     }
 }
 

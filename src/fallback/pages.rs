@@ -59,7 +59,9 @@ pub(super) fn iframe(config: &FallbacksConfig, query: &str, request: &HeaderMap)
          SockJS.bootstrap_iframe();\n</script></head><body></body></html>\n"
     );
     let tag = format!("\"{}\"", crate::auth::md5_hex(page.as_bytes()));
-    let mut response = match request.get(IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes()) {
+    let known = request.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
+    let mut known = known.flat_map(|value| value.split(',')).map(str::trim);
+    let mut response = match known.any(|known| known == "*" || known.trim_start_matches("W/") == tag) {
         true => empty(StatusCode::NOT_MODIFIED),
         false => whole(StatusCode::OK, "text/html; charset=UTF-8", page),
     };

@@ -47,15 +47,6 @@ pub(super) struct Relay {
     metrics: RelayMetrics,
 }
 
-/// Where a session is.
-#[derive(Debug)]
-pub(super) enum Elsewhere {
-    /// At no other node.
-    Nowhere,
-    /// At the node with this address.
-    At(String),
-}
-
 /// Whether another node has passed a request on.
 pub(super) fn was_relayed(headers: &HeaderMap) -> bool {
     headers.contains_key(RELAYED)
@@ -72,37 +63,22 @@ impl Relay {
         Self { client: OnceLock::new(), known: DashMap::new(), metrics }
     }
 
-    /// Where a session is. If it `begins`, and is nowhere, it is this node's from now on. While nobody can be asked, it is
-    /// nowhere.
-    pub(super) async fn find(&self, redis: &RedisCluster, id: &Id, begins: bool) -> Elsewhere {
-        if let Some(owner) = self.known.get(id) {
-            return Elsewhere::At(owner.clone());
-        }
-        let owner = match begins {
-            true => redis.claim_session(id.as_str()).await,
-            false => redis.session_owner(id.as_str()).await,
-        };
-        match owner {
-            Ok(Some(owner)) => {
-                if self.known.len() < MEMORY {
-                    self.known.insert(id.clone(), owner.clone());
-                }
-                Elsewhere::At(owner)
-            }
-            Ok(None) => Elsewhere::Nowhere,
-            Err(error) => {
-                debug!(session = %id, %error, "nobody can say who has a session");
-                Elsewhere::Nowhere
-            }
-        }
+    /// The node that had a session a short time ago.
+    pub(super) fn remembered(&self, id: &Id) -> Option<String> {
+        self.known.get(id).map(|owner| owner.clone())
     }
 
-    /// The node that should have a session has not. If it `begins`, it is this node's now.
-    pub(super) async fn forget(&self, redis: &RedisCluster, id: &Id, begins: bool) {
+    /// The node that has a session, but for one that has it no more. If it `begins`, and is nowhere, it is this node's from
+    /// now on. While nobody can be asked, it is nowhere.
+    pub(super) async fn find(&self, redis: &RedisCluster, id: &Id, begins: bool, gone: Option<&str>) -> Option<String> {
         self.known.remove(id);
-        if begins {
-            redis.take_sessions(&[id.as_str()]).await;
+        let owner = redis.session_owner(id.as_str(), begins, gone).await;
+        let owner = owner.inspect_err(|error| debug!(session = %id, %error, "nobody can say who has a session"));
+        let owner = owner.ok().flatten()?;
+        if self.known.len() < MEMORY {
+            self.known.insert(id.clone(), owner.clone());
         }
+        Some(owner)
     }
 
     /// Forgets all of it; whoever needs it asks again.

@@ -41,7 +41,7 @@ pub async fn sweep(fallbacks: Arc<Fallbacks>) {
             }
             if refresh {
                 let ids: Vec<&str> = sessions.iter().map(|session| session.id.as_str()).collect();
-                redis.take_sessions(&ids).await;
+                redis.keep_sessions(&ids).await;
             }
         }
         select! {

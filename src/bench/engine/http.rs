@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use mio::Token;
 use mio::event::Event;
 
-use super::{Engine, Happening, Listener, SENDERS};
+use super::{Engine, Happening, Listener, Nanos, SENDERS, frame};
 use crate::bench::Target;
 use crate::bench::backend::Publisher;
 use crate::bench::connection::Stage;
@@ -28,6 +28,8 @@ pub(crate) enum Transport {
     XhrStreaming,
     /// The HTTP polling of pusher-js.
     XhrPolling,
+    /// SockJS: a WebSocket.
+    Sockjs,
     /// SockJS: server-sent events.
     Eventsource,
     /// SockJS: a page that goes on and on.
@@ -66,6 +68,11 @@ pub(super) struct Sender {
 }
 
 impl Transport {
+    /// Whether its clients read frames.
+    pub(super) fn has_frames(self) -> bool {
+        matches!(self, Self::Websocket | Self::Sockjs)
+    }
+
     fn is_sockjs(self) -> bool {
         !matches!(self, Self::Websocket | Self::XhrStreaming | Self::XhrPolling)
     }
@@ -75,7 +82,7 @@ impl Transport {
         let Target { prefix, key, .. } = target;
         let (server, session) = (client % 1000, format!("{run:08x}-{client}"));
         let path = match self {
-            Self::Websocket => return None,
+            transport if transport.has_frames() => return None,
             transport if transport.is_sockjs() => format!("{prefix}/pusher/{server}/{session}"),
             _ => format!("{prefix}/pusher/app/{key}/{server}/{session}"),
         };
@@ -89,7 +96,7 @@ impl Transport {
             Self::XhrPolling => ("POST", "xhr"),
             Self::Eventsource => ("GET", "eventsource"),
             Self::Htmlfile => ("GET", "htmlfile"),
-            Self::Jsonp | Self::Websocket => ("GET", "jsonp"),
+            Self::Jsonp | Self::Websocket | Self::Sockjs => ("GET", "jsonp"),
         };
         let query = if self.is_sockjs() { format!("c={CALLBACK}") } else { query() };
         let length = if method == "POST" { "Content-Length: 0\r\n" } else { "" };
@@ -105,7 +112,7 @@ impl Transport {
             serde_json::from_slice::<String>(argument).ok().map(String::into_bytes)
         };
         match self {
-            Self::Websocket | Self::XhrStreaming | Self::XhrPolling => Some(line.to_vec()),
+            Self::Websocket | Self::Sockjs | Self::XhrStreaming | Self::XhrPolling => Some(line.to_vec()),
             Self::Eventsource => {
                 let data = std::str::from_utf8(line.strip_prefix(b"data: ")?).ok()?;
                 Some(data.replace("%25", "%").into_bytes())
@@ -204,26 +211,32 @@ impl Engine {
                 rest = line.to_vec();
                 break;
             }
-            let Some(packet) = self.transport.packet(line) else { continue };
-            match packet.split_first() {
-                Some((b'o', _)) => self.opened(client),
-                Some((b'a', messages)) => {
-                    let messages: Vec<String> = serde_json::from_slice(messages).unwrap_or_default();
-                    for message in messages {
-                        self.hear(client, message.as_bytes(), now, listener);
-                    }
-                }
-                Some((b'c', reason)) => {
-                    let code = serde_json::from_slice::<(u16, String)>(reason).ok().map(|(code, _)| code);
-                    self.gone(client, code, format!("with c{}", String::from_utf8_lossy(reason)));
-                }
-                // Where the server wants to know whether we are there, it hears so.
-                Some((b'h', [])) => self.post(client, "[]"),
-                _ => {}
+            if let Some(packet) = self.transport.packet(line) {
+                self.hear_packet(client, &packet, now, listener);
             }
         }
         if let Some(http) = self.clients[client].as_mut().and_then(|connection| connection.http.as_mut()) {
             http.line = rest;
+        }
+    }
+
+    /// Handles a packet.
+    pub(super) fn hear_packet(&mut self, client: usize, packet: &[u8], now: Nanos, listener: &mut impl Listener) {
+        match packet.split_first() {
+            Some((b'o', _)) => self.opened(client),
+            Some((b'a', messages)) => {
+                let messages: Vec<String> = serde_json::from_slice(messages).unwrap_or_default();
+                for message in messages {
+                    self.hear(client, message.as_bytes(), now, listener);
+                }
+            }
+            Some((b'c', reason)) => {
+                let code = serde_json::from_slice::<(u16, String)>(reason).ok().map(|(code, _)| code);
+                self.gone(client, code, format!("with c{}", String::from_utf8_lossy(reason)));
+            }
+            // Where the server wants to know whether we are there, it hears so.
+            Some((b'h', [])) => self.post(client, "[]"),
+            _ => {}
         }
     }
 
@@ -234,7 +247,7 @@ impl Engine {
         if self.transport.is_sockjs() {
             let key = &self.targets[client % self.targets.len()].key;
             let wish = serde_json::json!({ "path": format!("/app/{key}?{}", query()) });
-            self.send_over_http(client, &wish.to_string());
+            self.send_packet(client, &wish.to_string());
         }
     }
 
@@ -250,12 +263,15 @@ impl Engine {
         }
     }
 
-    /// Sends a message.
-    pub(super) fn send_over_http(&mut self, client: usize, text: &str) {
+    /// Sends a message as one of several, as SockJS does.
+    pub(super) fn send_packet(&mut self, client: usize, text: &str) {
         self.post(client, &serde_json::json!([text]).to_string());
     }
 
     fn post(&mut self, client: usize, body: &str) {
+        if self.transport.has_frames() {
+            return self.send_frame(client, frame::TEXT, body.as_bytes());
+        }
         let target = client % self.targets.len();
         let authority = self.targets[target].authority.clone();
         let Some(http) = self.clients[client].as_ref().and_then(|connection| connection.http.as_ref()) else { return };

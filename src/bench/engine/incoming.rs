@@ -29,9 +29,9 @@ impl Engine {
                 }
                 Ok(count) => {
                     buffer[..kept].copy_from_slice(&connection.remainder);
-                    let used = match self.transport {
-                        Transport::Websocket => self.consume(client, &buffer[..kept + count], listener),
-                        _ => self.consume_http(client, &buffer[..kept + count], listener),
+                    let used = match self.transport.has_frames() {
+                        true => self.consume(client, &buffer[..kept + count], listener),
+                        false => self.consume_http(client, &buffer[..kept + count], listener),
                     };
                     if let Some(connection) = &mut self.clients[client] {
                         keep(&mut connection.remainder, &buffer[used..kept + count]);
@@ -74,9 +74,10 @@ impl Engine {
             used += frame.length;
             let Frame { opcode, last, payload, .. } = frame;
             match opcode {
-                frame::TEXT if last => {
-                    self.hear(client, payload, now, listener);
-                }
+                frame::TEXT if last => match self.transport {
+                    Transport::Sockjs => self.hear_packet(client, payload, now, listener),
+                    _ => self.hear(client, payload, now, listener),
+                },
                 frame::PING => self.send_frame(client, frame::PONG, payload),
                 frame::PONG => {}
                 frame::CLOSE => {

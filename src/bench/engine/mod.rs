@@ -127,7 +127,7 @@ impl Engine {
             senders: Vec::new(),
             run: rand::random(),
             targets: targets.to_vec(),
-            upgrades: targets.iter().map(|target| (target.address, target.upgrade())).collect(),
+            upgrades: targets.iter().map(|target| (target.address, target.upgrade(transport))).collect(),
             failure: None,
         })
     }
@@ -195,7 +195,7 @@ impl Engine {
     pub(super) fn send(&mut self, client: usize, text: &str) {
         match self.transport {
             Transport::Websocket => self.send_frame(client, frame::TEXT, text.as_bytes()),
-            _ => self.send_over_http(client, text),
+            _ => self.send_packet(client, text),
         }
     }
 
@@ -224,7 +224,7 @@ impl Engine {
 
     /// Says goodbye; the end is an [`Happening::Closed`].
     pub(super) fn leave(&mut self, client: usize) {
-        if self.transport != Transport::Websocket {
+        if !self.transport.has_frames() {
             if let Some(connection) = &mut self.clients[client] {
                 connection.stage = Stage::Leaving;
                 self.gone(client, None, String::new());

@@ -13,7 +13,7 @@
 --   <G>due            what becomes known later                           <G>edges  what backends are to be told
 --   <G>duty           the node that tells them                           <G>held   nodes that were gone when one came
 --   <G>x:<topic>      a cache channel was reported as empty
---   <G>s:<session>    address of the node that has a session of an HTTP transport; no script knows of it
+--   <G>s:<session>    address of the node that has a session of an HTTP transport
 --
 -- A generation ends when the server restarts, fails over or loses its data; the nodes know what is true of their clients,
 -- and bring it into the next one. ARGV: 1 run id, 2 node, 3 replay in ms, 4 replay in events.
