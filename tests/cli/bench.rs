@@ -56,6 +56,24 @@ fn fanout_counts_every_delivery() {
 }
 
 #[test]
+fn every_transport_delivers_every_event_in_order() {
+    let server = Server::dev();
+    for transport in ["websocket", "xhr_streaming", "xhr_polling", "sockjs", "eventsource", "htmlfile", "jsonp"] {
+        let args = ["fanout", "--clients=20", "--rate=100", "--duration=0.5", "--transport", transport];
+        let result = measure(&server, &args);
+        check(&result, &[("deliveries", 1000), ("events", 50)], &["cpu_us_per_delivery"]);
+        assert_eq!(result["parameters"]["transport"], transport);
+    }
+}
+
+#[test]
+fn a_thousand_polling_clients_lose_nothing() {
+    let args = ["fanout", "--clients=1000", "--rate=10", "--duration=2", "--transport=xhr_polling"];
+    let result = measure(&Server::dev(), &args);
+    check(&result, &[("deliveries", 20_000), ("events", 20)], &["cpu_us_per_delivery"]);
+}
+
+#[test]
 fn burst_sends_over_several_connections() {
     let result = measure(&Server::dev(), &["burst", "--clients=20", "--events=100", "--publishers=4"]);
     check(&result, &[("deliveries", 2000), ("events", 100)], &["deliveries_per_second", "cpu_us_per_event"]);

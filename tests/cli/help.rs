@@ -175,7 +175,7 @@ const PUBLISHERS: Meanings = &[("--publishers", "Backend connections")];
 
 /// The scenarios of `fanfare bench`, with the flags of their own.
 const BENCH: &[(&str, &[Meanings])] = &[
-    ("fanout", &[CLIENTS, PACE, BYTES, PUBLISHERS]),
+    ("fanout", &[CLIENTS, PACE, BYTES, PUBLISHERS, &[("--transport", "xhr_streaming, xhr_polling")]]),
     ("idle", &[CLIENTS, &[("--channels", "each subscribes to one [default: 1]")]]),
     ("burst", &[CLIENTS, BYTES, PUBLISHERS, &[("--events", "in all [default: 400]")]]),
     (

@@ -21,8 +21,9 @@ pub(crate) struct Fanout {
     /// Backend connections that trigger events, each with one request under way at most.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = super::positive)]
     publishers: usize,
-    /// How the clients are connected.
-    #[arg(long, value_enum, default_value_t)]
+    /// How the clients are connected: websocket, xhr_streaming, xhr_polling, or over SockJS by sockjs (its WebSocket),
+    /// eventsource, htmlfile or jsonp.
+    #[arg(long, value_name = "NAME", value_enum, default_value_t, hide_possible_values = true)]
     transport: Transport,
 }
 
