@@ -258,6 +258,13 @@ impl HttpSession {
         }
     }
 
+    /// Has whoever receives be answered, if with nothing else then with a sign of life.
+    pub(super) fn hurry(&self) {
+        let mut state = self.state.lock();
+        state.heartbeat_due = true;
+        state.wake();
+    }
+
     /// Handles what the client sends, in this order.
     pub(super) fn hear(&self, messages: &[String]) -> Heard {
         let mut state = self.state.lock();

@@ -321,6 +321,10 @@ impl Call<'_> {
     /// Receives for a session, which may have to begin first.
     async fn receive(self, transport: Transport) -> Response<Body> {
         let fallbacks = self.fallbacks;
+        if relay::is_hurry(self.asked.headers) {
+            fallbacks.registry.get(&self.id).iter().for_each(|session| session.hurry());
+            return empty(StatusCode::NO_CONTENT);
+        }
         let session = match fallbacks.registry.get(&self.id) {
             Some(session) => session,
             None => match self.elsewhere(Bytes::new(), true).await {

@@ -18,13 +18,16 @@ pub(super) fn greeting() -> Response<Body> {
 
 /// What a client should know before it chooses a transport.
 pub(super) fn info(config: &FallbacksConfig) -> Response<Body> {
-    let info = serde_json::json!({
+    let mut info = serde_json::json!({
         "websocket": true,
         "origins": ["*:*"],
         "cookie_needed": config.cookie,
         "entropy": rand::random::<u32>(),
         "server_heartbeat_interval": config.heartbeat.as_millis() as u64,
     });
+    if !config.hostname.is_empty() {
+        info["hostname"] = config.hostname.as_str().into();
+    }
     whole(StatusCode::OK, "application/json; charset=UTF-8", info.to_string())
 }
 

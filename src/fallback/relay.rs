@@ -3,7 +3,8 @@
 //! for all the others.
 
 use std::error::Error;
-use std::pin::Pin;
+use std::future::pending;
+use std::pin::{Pin, pin};
 use std::sync::OnceLock;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -15,7 +16,7 @@ use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use hyper::header::{CONNECTION, CONTENT_TYPE, COOKIE, DATE, HeaderName, HeaderValue, ORIGIN, TRANSFER_ENCODING};
 use hyper::{HeaderMap, Request, Response, StatusCode};
 use tokio::select;
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep, timeout_at};
 use tracing::{debug, warn};
 
 use crate::cluster::RedisCluster;
@@ -31,6 +32,9 @@ use super::{Asked, packet};
 /// Names the client of a request that another node has passed on. Whoever has not got its session says so then, and does
 /// not pass it on again.
 const RELAYED: HeaderName = HeaderName::from_static("fanfare-relayed");
+
+/// Asks the node of a session to answer whoever receives now, because the node in between stops.
+const HURRY: HeaderName = HeaderName::from_static("fanfare-hurry");
 
 /// Sessions whose node is remembered.
 const MEMORY: usize = 100_000;
@@ -50,6 +54,11 @@ pub(super) struct Relay {
 /// Whether another node has passed a request on.
 pub(super) fn was_relayed(headers: &HeaderMap) -> bool {
     headers.contains_key(RELAYED)
+}
+
+/// Whether another node wants whoever receives to be answered.
+pub(super) fn is_hurry(headers: &HeaderMap) -> bool {
+    headers.contains_key(RELAYED) && headers.contains_key(HURRY)
 }
 
 /// Tells the node that has passed a request on that this one has no such session.
@@ -97,28 +106,37 @@ impl Relay {
         patience: Duration,
         leave: impl Future<Output = ()> + Send + 'static,
     ) -> Option<Response<Body>> {
-        let client = self.client.get_or_init(|| connect(owner)).as_ref()?;
-        let mut request = Request::new(Full::new(body));
-        *request.method_mut() = asked.method.clone();
-        *request.uri_mut() = format!("{}{}", owner.trim_end_matches('/'), asked.target).parse().ok()?;
-        let passed_on = [CONTENT_TYPE, COOKIE].into_iter();
-        let passed_on = passed_on.filter_map(|name| Some((name.clone(), asked.headers.get(&name)?.clone())));
-        request.headers_mut().extend(passed_on);
-        let origin = asked.origin.and_then(|origin| HeaderValue::from_str(origin).ok());
-        request.headers_mut().extend(origin.map(|origin| (ORIGIN, origin)));
-        let peer = HeaderValue::from_str(&peer.to_string()).unwrap_or_else(|_| HeaderValue::from_static("unknown"));
-        request.headers_mut().insert(RELAYED, peer);
+        let client = self.client.get_or_init(connect).as_ref()?;
+        let path = asked.target.split('?').next().unwrap_or_default();
+        let request = self.request(owner, asked, peer, body)?;
         self.metrics.relayed();
-        let mut leave: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(leave);
-        let answer = select! {
-            answer = client.begin(request) => answer,
-            () = sleep(patience) => {
-                warn!(owner, "another node does not answer a request for one of its sessions");
-                self.metrics.failed();
-                return Some(whole(StatusCode::GATEWAY_TIMEOUT, TEXT, "The node of this session does not answer\n"));
+        let mut leave: Leave = Box::pin(leave);
+        let mut timeout = pin!(sleep(patience));
+        let mut answer = pin!(client.begin(request));
+        let polls = ["/xhr", "/jsonp"].iter().any(|poll| path.ends_with(poll));
+        let mut hurried = !polls;
+        let answer = loop {
+            select! {
+                biased;
+                answer = &mut answer => break answer,
+                () = &mut timeout => {
+                    warn!(owner, "another node does not answer a request for one of its sessions");
+                    self.metrics.failed();
+                    return Some(whole(StatusCode::GATEWAY_TIMEOUT, TEXT, "The node of this session does not answer\n"));
+                }
+                // What the other node answers now is the last that this client hears from here; and it may already be on
+                // its way, so nobody must drop it.
+                () = &mut leave, if !hurried => {
+                    hurried = true;
+                    leave = Box::pin(pending());
+                    if let Some(mut hurry) = self.request(owner, asked, peer, Bytes::new()) {
+                        hurry.headers_mut().insert(HURRY, HeaderValue::from_static("yes"));
+                        let client = client.clone();
+                        // Ends by itself, and this process has no time to wait for it if it does not.
+                        tokio::spawn(async move { timeout_at(Instant::now() + patience, client.begin(hurry)).await });
+                    }
+                }
             }
-            // Whoever polls asks again, and finds another node.
-            () = &mut leave => return Some(Response::new(any_body(Full::default()))),
         };
         match answer {
             Ok(answer) if answer.status() == StatusCode::MISDIRECTED_REQUEST => None,
@@ -127,8 +145,7 @@ impl Relay {
                 for name in [CONNECTION, TRANSFER_ENCODING, DATE] {
                     head.headers.remove(name);
                 }
-                let lines = asked.target.split('?').next().is_some_and(|path| path.ends_with("/xhr_streaming"));
-                Some(Response::from_parts(head, any_body(Relayed::new(body, leave, lines))))
+                Some(Response::from_parts(head, any_body(Relayed::new(body, leave, path.ends_with("/xhr_streaming")))))
             }
             Err(error) => {
                 self.metrics.failed();
@@ -140,19 +157,37 @@ impl Relay {
             }
         }
     }
+
+    /// The request as the other node gets it.
+    fn request(&self, owner: &str, asked: Asked<'_>, peer: &PeerAddress, body: Bytes) -> Option<Request<Full<Bytes>>> {
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = asked.method.clone();
+        *request.uri_mut() = format!("{}{}", owner.trim_end_matches('/'), asked.target).parse().ok()?;
+        let passed_on = [CONTENT_TYPE, COOKIE].into_iter();
+        let passed_on = passed_on.filter_map(|name| Some((name.clone(), asked.headers.get(&name)?.clone())));
+        request.headers_mut().extend(passed_on);
+        let origin = asked.origin.and_then(|origin| HeaderValue::from_str(origin).ok());
+        request.headers_mut().extend(origin.map(|origin| (ORIGIN, origin)));
+        let peer = HeaderValue::from_str(&peer.to_string()).unwrap_or_else(|_| HeaderValue::from_static("unknown"));
+        request.headers_mut().insert(RELAYED, peer);
+        Some(request)
+    }
 }
 
-/// A client for other nodes.
-fn connect(owner: &str) -> Option<HttpClient> {
-    let client = HttpClient::new(owner.starts_with("https://"));
+/// A client for other nodes. Where there are no root certificates, they cannot be reached over TLS.
+fn connect() -> Option<HttpClient> {
+    let client = HttpClient::new(true).or_else(|_| HttpClient::new(false));
     client.inspect_err(|error| warn!(%error, "other nodes cannot be asked for their sessions")).ok()
 }
+
+/// Completes when this node wants to be left alone by a client.
+type Leave = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// The answer of another node on its way.
 struct Relayed {
     body: Incoming,
     silence: Pin<Box<Sleep>>,
-    leave: Pin<Box<dyn Future<Output = ()> + Send>>,
+    leave: Leave,
     /// The client reads line by line, and would take a mere end for a failure.
     lines: bool,
     /// A line was begun.
@@ -161,7 +196,7 @@ struct Relayed {
 }
 
 impl Relayed {
-    fn new(body: Incoming, leave: Pin<Box<dyn Future<Output = ()> + Send>>, lines: bool) -> Self {
+    fn new(body: Incoming, leave: Leave, lines: bool) -> Self {
         Self { body, silence: Box::pin(sleep(SILENCE)), leave, lines, begun: false, over: false }
     }
 }
