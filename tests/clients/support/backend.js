@@ -15,15 +15,23 @@ const USERS = {
   cleo: { name: "Cleo", watchlist: [] },
 };
 
-/** The browser builds of pusher-js; these paths are part of the packages. */
+/** The browser builds of libraries; these paths are part of the packages. */
 const SCRIPTS = new Map([
-  ["pusher.min.js", web("pusher-js", "pusher.min.js")],
-  ["pusher-with-encryption.min.js", web("pusher-js", "pusher-with-encryption.min.js")],
-  ["pusher-4.min.js", web("pusher-js-4", "pusher.min.js")],
+  ["/pusher.min.js", file("pusher-js", "dist/web/pusher.min.js")],
+  ["/pusher-with-encryption.min.js", file("pusher-js", "dist/web/pusher-with-encryption.min.js")],
+  ["/pusher-4.min.js", file("pusher-js-4", "dist/web/pusher.min.js")],
 ]);
 
-function web(name, file) {
-  return path.join(path.dirname(require.resolve(`${name}/package.json`)), "dist/web", file);
+/** Those of pusher-js also where its CDN has them, `/8.6.0/pusher.min.js`: it loads SockJS from there by itself. */
+for (const name of ["pusher-js", "pusher-js-7", "pusher-js-4"]) {
+  const { version } = require(`${name}/package.json`);
+  for (const script of fs.readdirSync(file(name, "dist/web")).filter((script) => script.endsWith(".js"))) {
+    SCRIPTS.set(`/${version}/${script}`, file(name, `dist/web/${script}`));
+  }
+}
+
+function file(name, inside) {
+  return path.join(path.dirname(require.resolve(`${name}/package.json`)), inside);
 }
 
 /** A running backend. `requests` lists the paths that were asked for. */
@@ -40,7 +48,8 @@ export class Backend {
     });
     server.listen(0, "127.0.0.1");
     await once(server, "listening");
-    backend.url = `http://127.0.0.1:${server.address().port}`;
+    backend.port = server.address().port;
+    backend.url = `http://127.0.0.1:${backend.port}`;
     backend.stop = async () => {
       server.closeAllConnections();
       server.close();
@@ -66,8 +75,8 @@ async function answer(backend, library, pages, request, response) {
   backend.requests.push(pathname);
   const reply = (status, type, body) => response.writeHead(status, { "Content-Type": type }).end(body);
   if (request.method === "GET") {
-    const script = path.basename(pathname);
-    if (SCRIPTS.has(script)) return reply(200, "text/javascript", fs.readFileSync(SCRIPTS.get(script)));
+    const script = SCRIPTS.get(pathname);
+    if (script !== undefined) return reply(200, "text/javascript", fs.readFileSync(script));
     if (pages[pathname]) return reply(200, "text/html; charset=utf-8", pages[pathname](searchParams));
     return reply(404, "text/plain", "no such page");
   }

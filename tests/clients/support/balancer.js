@@ -30,7 +30,8 @@ export class Balancer {
 
   /** The options that point pusher-js here. */
   get clientOptions() {
-    return { ...this.#nodes[0].clientOptions, wsHost: this.host, wsPort: this.port };
+    const { host, port } = this;
+    return { ...this.#nodes[0].clientOptions, wsHost: host, wsPort: port, httpHost: host, httpPort: port };
   }
 
   async #serve(client) {

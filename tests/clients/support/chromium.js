@@ -18,16 +18,20 @@ const ARGUMENTS = [
   "--disable-background-networking",
   "--disable-component-update",
   "--disable-sync",
-  // Whatever else a browser would like to look up: nothing outside this machine exists.
-  "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 ];
 
-/** A new browser without a past. */
-export function chromium() {
+/**
+ * A new browser without a past. Nothing outside this machine exists for it: `hosts` are the names that lead to one of
+ * our ports, and `*.test` are names of 127.0.0.1. A browser has six connections for HTTP/1.1 to one name, so whoever
+ * keeps one busy in each of many tabs gives every tab a name of its own.
+ */
+export function chromium(hosts = {}) {
+  const names = Object.entries(hosts).map(([name, port]) => `MAP ${name} 127.0.0.1:${port}`);
+  const rules = [...names, "MAP *.test 127.0.0.1", "MAP * ~NOTFOUND", "EXCLUDE 127.0.0.1"];
   assert.ok(fs.existsSync(CHROMIUM), `${CHROMIUM} is missing: run \`apt-get install chromium\`, or set CHROMIUM`);
   return playwright.launchPersistentContext(temporary("fanfare-chromium-"), {
     executablePath: CHROMIUM,
     headless: true,
-    args: ARGUMENTS,
+    args: [...ARGUMENTS, `--host-resolver-rules=${rules.join(", ")}`],
   });
 }

@@ -14,7 +14,7 @@ globalThis.navigator ??= {};
 export const VERSIONS = ["pusher-js", "pusher-js-7", "pusher-js-4"].map((name) => {
   const { version } = require(`${name}/package.json`);
   const major = Number(version.split(".")[0]);
-  return { name: `pusher-js ${version}`, Pusher: require(name), major, users: major >= 7 };
+  return { name: `pusher-js ${version}`, version, Pusher: require(name), major, users: major >= 7 };
 });
 
 /** The newest one, for tests that are not about versions. */

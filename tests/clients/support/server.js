@@ -112,6 +112,8 @@ export class Server {
       cluster: "mt1",
       wsHost: this.host,
       wsPort: this.port,
+      httpHost: this.host,
+      httpPort: this.port,
       forceTLS: false,
       enabledTransports: ["ws"],
       // Versions before 5.1 report statistics to Pusher unless told not to.
