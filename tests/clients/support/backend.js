@@ -20,6 +20,7 @@ const SCRIPTS = new Map([
   ["/pusher.min.js", file("pusher-js", "dist/web/pusher.min.js")],
   ["/pusher-with-encryption.min.js", file("pusher-js", "dist/web/pusher-with-encryption.min.js")],
   ["/pusher-4.min.js", file("pusher-js-4", "dist/web/pusher.min.js")],
+  ["/sockjs-client.min.js", file("sockjs-client", "dist/sockjs.min.js")],
 ]);
 
 /** Those of pusher-js also where its CDN has them, `/8.6.0/pusher.min.js`: it loads SockJS from there by itself. */
