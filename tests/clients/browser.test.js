@@ -7,11 +7,8 @@ import { after, before, describe, test } from "node:test";
 import { Backend } from "./support/backend.js";
 import { chromium } from "./support/chromium.js";
 import { unique, VERSIONS } from "./support/clients.js";
-import { hostOfItsOwn, page, seen, sees, transport, visit } from "./support/page.js";
+import { hostOfItsOwn, page, seen, sees, transport, TRANSPORTS, visit } from "./support/page.js";
 import { Server } from "./support/server.js";
-
-/** What `enabledTransports` is limited to. SockJS is that of pusher-js, which it loads from its CDN. */
-const TRANSPORTS = ["ws", "xhr_streaming", "xhr_polling", "sockjs"];
 
 /** Much of the time is waiting, for pages that load and for tabs that are missed. */
 const AT_A_TIME = 3;

@@ -5,6 +5,9 @@ import assert from "node:assert/strict";
 import { DEADLINE_MS } from "./deadline.js";
 import { APP } from "./server.js";
 
+/** What `enabledTransports` of pusher-js can be limited to. It loads a SockJS of its own from its CDN. */
+export const TRANSPORTS = ["ws", "xhr_streaming", "xhr_polling", "sockjs"];
+
 /**
  * The document, with the `script` that is pusher-js and the `options` that it gets. Everything it shows stands in
  * `window.seen`, which the test reads.
@@ -19,6 +22,7 @@ export function page(query) {
   window.seen = [];
   pusher.connection.bind("state_change", ({ current }) => seen.push("is " + current));
   pusher.connection.bind("error", (error) => seen.push("error " + JSON.stringify(error)));
+  pusher.bind("pusher:signin_success", () => seen.push("is signed in"));
   if (pusher.user) pusher.user.bind("notice", (data) => seen.push("notice " + JSON.stringify(data)));
 
   function join(name) {
