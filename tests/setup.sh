@@ -22,8 +22,9 @@ fail() {
     exit 1
 }
 
-# A browser for the browser test, Python with what `python3 -m venv` is made of, which Debian ships separately, and Redis
-# with its sentinel for the tests of many nodes, which start both by themselves.
+# A browser for the browser tests, Python with what `python3 -m venv` is made of, which Debian ships separately, Redis
+# with its sentinel for the tests of many nodes, and nginx to stand in front of servers. The tests start all of these by
+# themselves.
 system_packages() {
     local missing=()
     [[ -x "${CHROMIUM:-/usr/bin/chromium}" ]] || missing+=(chromium)
@@ -31,6 +32,8 @@ system_packages() {
         missing+=(python3 python3-venv)
     command -v redis-server >/dev/null && command -v redis-cli >/dev/null || missing+=(redis-server)
     command -v redis-sentinel >/dev/null || missing+=(redis-sentinel)
+    # It may be where only root looks for commands.
+    PATH="$PATH:/usr/sbin:/usr/local/sbin" command -v nginx >/dev/null || missing+=(nginx-light)
     [[ ${#missing[@]} -gt 0 ]] || return 0
     local remedy="apt-get install ${missing[*]}"
     command -v apt-get >/dev/null || fail "missing: ${missing[*]} (on Debian: $remedy)"

@@ -37,8 +37,8 @@ export class Redis {
   }
 }
 
-/** A port that nobody had a moment ago; redis-server takes none from the system. */
-async function freePort() {
+/** A port that nobody had a moment ago, for programs that take none from the system. */
+export async function freePort() {
   const server = net.createServer().listen(0, "127.0.0.1");
   await once(server, "listening");
   const { port } = server.address();
