@@ -7,6 +7,7 @@ import { after, before, describe, test } from "node:test";
 import { Backend } from "./support/backend.js";
 import { chromium } from "./support/chromium.js";
 import { unique, VERSIONS } from "./support/clients.js";
+import { until } from "./support/deadline.js";
 import { hostOfItsOwn, page, seen, sees, transport, TRANSPORTS, visit } from "./support/page.js";
 import { Server } from "./support/server.js";
 
@@ -31,12 +32,45 @@ after(async () => {
 });
 
 describe("a browser", { concurrency: AT_A_TIME }, () => {
+  // First, as it waits longest.
+  describe("with nothing to say", { concurrency: true }, silence);
   for (const version of VERSIONS) {
     for (const name of TRANSPORTS) {
       describe(`with ${version.name} over ${name}`, { concurrency: 1 }, () => pages(version, name));
     }
   }
 });
+
+/** The tests of pages to which the server has nothing to say but that it is there. */
+function silence() {
+  const [{ name: library, version }] = VERSIONS;
+  let quiet;
+
+  before(async () => {
+    quiet = await Server.start({ fallbacks: { heartbeat: "2s" } });
+  });
+  after(() => quiet?.stop());
+
+  for (const name of TRANSPORTS.filter((name) => name !== "ws")) {
+    test(`${library} over ${name} answers signs of life, and takes them for what they are`, async (t) => {
+      const options = { ...quiet.clientOptions, enabledTransports: [name] };
+      const tab = await visit(browser, backend, `/${version}/pusher.min.js`, options);
+      t.after(() => tab.close());
+      await sees(tab, "is connected");
+      const answers = [];
+      // Whoever polls answers with the next poll, everybody else with an empty list of messages.
+      const answer = name === "xhr_polling" ? "/xhr" : "/xhr_send";
+      tab.on("request", (request) => {
+        const { pathname } = new URL(request.url());
+        if (pathname.endsWith(answer)) answers.push(request.postData());
+      });
+      // After the second one that it misses SockJS would close the connection.
+      await until("four answers", () => answers.length >= 4);
+      assert.deepEqual(new Set(answers), new Set([name === "xhr_polling" ? null : "[]"]));
+      assert.deepEqual(await seen(tab, "is "), ["is connecting", "is connected"]);
+    });
+  }
+}
 
 /** The tests of two pages with this pusher-js and this transport. */
 function pages({ version, major, users }, name) {
