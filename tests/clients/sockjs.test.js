@@ -64,9 +64,9 @@ async function visit(t, origin, transport, key = APP.key) {
   const tab = await browser.newPage();
   t.after(() => tab.close());
   // The server's only page is the one for iframes. It has the client, as well.
-  await tab.goto(origin === "another origin" ? backend.url : `http://${server.address}/pusher/iframe.html`);
+  await tab.goto(origin === "another origin" ? backend.url : `http://${server.front.address}/pusher/iframe.html`);
   const path = `/app/${key}?protocol=7&client=js&version=1.0`;
-  await tab.evaluate(connect, { url: `http://${server.address}/pusher`, transport, path });
+  await tab.evaluate(connect, { url: `http://${server.front.address}/pusher`, transport, path });
   return tab;
 }
 

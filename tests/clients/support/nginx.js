@@ -13,13 +13,20 @@ import { temporary } from "./server.js";
 /** Debian has it where only root looks for commands. */
 const PATH = [process.env.PATH, "/usr/sbin", "/usr/local/sbin"].join(path.delimiter);
 
+/** Whatever the client wants, WebSockets as well. */
+const PASS_ON = [
+  "proxy_http_version 1.1;",
+  "proxy_set_header Upgrade $http_upgrade;",
+  "proxy_set_header Connection $http_connection;",
+];
+
 /** A running nginx. */
 export class Nginx {
   #child;
   #servers;
 
-  /** In front of these servers, to which its requests go in turn. `location` is what it does with them besides. */
-  static async start(servers, location = ["proxy_http_version 1.1;", 'proxy_set_header Connection "";']) {
+  /** In front of these servers, to which its requests go in turn. `location` is how it passes them on. */
+  static async start(servers, location = PASS_ON) {
     const { error } = spawnSync("nginx", ["-v"], { env: { PATH } });
     assert.equal(error, undefined, "nginx is missing: apt-get install nginx-light");
     const nginx = new Nginx();
@@ -31,15 +38,23 @@ export class Nginx {
     nginx.#child = new Child("nginx", options, { env: { PATH } });
     await until("nginx listens", async () => {
       assert.ok(nginx.#child.running, `nginx ended, and said:\n${nginx.#child.output}`);
-      return fetch(`http://127.0.0.1:${nginx.port}/`).then(() => true, () => false);
+      return fetch(`http://${nginx.address}/`).then(() => true, () => false);
     });
     return nginx;
   }
 
+  get host() {
+    return "127.0.0.1";
+  }
+
+  get address() {
+    return `${this.host}:${this.port}`;
+  }
+
   /** The options that point pusher-js here. */
   get clientOptions() {
-    const here = { wsHost: "127.0.0.1", wsPort: this.port, httpHost: "127.0.0.1", httpPort: this.port };
-    return { ...this.#servers[0].clientOptions, ...here };
+    const { host, port } = this;
+    return { ...this.#servers[0].clientOptions, wsHost: host, wsPort: port, httpHost: host, httpPort: port };
   }
 
   async stop() {

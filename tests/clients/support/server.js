@@ -62,6 +62,7 @@ export class Server {
   #args;
   #child;
   #second;
+  #balancer;
 
   /**
    * `app` holds what is in `[[apps]]`, `settings` what is in `[server]`; whatever else there is, is a table by its name.
@@ -69,7 +70,8 @@ export class Server {
    */
   static async start({ alone = process.env.FANFARE_CLIENTS_CLUSTER !== "1", ...options } = {}) {
     if (alone || options.cluster) return Server.#one(options);
-    // Two nodes in place of one server: clients connect to the first, the HTTP API is that of the second.
+    // Two nodes in place of one server: WebSockets go to the first, the HTTP API is that of the second, and requests of
+    // HTTP transports go to both in turn.
     clusters += 1;
     pairs += 1;
     const id = `clients-${clusters}`;
@@ -85,6 +87,8 @@ export class Server {
     for (const { admin } of [first, second]) {
       await until(`${admin} is ready`, () => fetch(`http://${admin}/ready`).then(({ ok }) => ok));
     }
+    const { Nginx } = await import("./nginx.js");
+    first.#balancer = await Nginx.start([first, second]);
     return first;
   }
 
@@ -112,13 +116,18 @@ export class Server {
       cluster: "mt1",
       wsHost: this.host,
       wsPort: this.port,
-      httpHost: this.host,
-      httpPort: this.port,
+      httpHost: this.front.host,
+      httpPort: this.front.port,
       forceTLS: false,
       enabledTransports: ["ws"],
       // Versions before 5.1 report statistics to Pusher unless told not to.
       disableStats: true,
     };
+  }
+
+  /** Where the clients of HTTP transports find it. */
+  get front() {
+    return this.#balancer ?? this;
   }
 
   /** The server whose HTTP API is used. */
@@ -151,6 +160,7 @@ export class Server {
 
   /** Stops it as an operator would; anything but an orderly end is a failure. */
   async stop() {
+    await this.#balancer?.stop();
     await this.#second?.stop();
     if (this.#second) pairs -= 1;
     assert.ok(this.#child.running, `the server ended before it was asked to, with these logs:\n${this.#child.output}`);
