@@ -34,6 +34,7 @@ after(async () => {
 describe("a browser", { concurrency: AT_A_TIME }, () => {
   // First, as it waits longest.
   describe("with nothing to say", { concurrency: true }, silence);
+  describe("at a node that has a name of its own", { concurrency: true }, named);
   for (const version of VERSIONS) {
     for (const name of TRANSPORTS) {
       describe(`with ${version.name} over ${name}`, { concurrency: 1 }, () => pages(version, name));
@@ -68,6 +69,34 @@ function silence() {
       await until("four answers", () => answers.length >= 4);
       assert.deepEqual(new Set(answers), new Set([name === "xhr_polling" ? null : "[]"]));
       assert.deepEqual(await seen(tab, "is "), ["is connecting", "is connected"]);
+    });
+  }
+}
+
+/** The tests of pages whose node says that it alone is called by another name than all nodes together. */
+function named() {
+  const [{ name: library, version }] = VERSIONS;
+  let node;
+
+  before(async () => {
+    node = await Server.start({ fallbacks: { hostname: "node-a.test" } });
+  });
+  after(() => node?.stop());
+
+  for (const name of ["xhr_streaming", "xhr_polling"]) {
+    test(`${library} over ${name} goes on there`, async (t) => {
+      const options = { ...node.clientOptions, httpHost: hostOfItsOwn(), enabledTransports: [name] };
+      const tab = await visit(browser, backend, `/${version}/pusher.min.js`, options);
+      t.after(() => tab.close());
+      await sees(tab, "is connected");
+      const hosts = new Set();
+      tab.on("request", (request) => hosts.add(new URL(request.url()).hostname));
+      const channel = unique("room");
+      await tab.evaluate((name) => join(name), channel);
+      await sees(tab, `in ${channel}`);
+      await node.library().trigger(channel, "greet", { text: "here" });
+      await sees(tab, 'greet {"text":"here"}');
+      assert.deepEqual(hosts, new Set(["node-a.test"]));
     });
   }
 }
