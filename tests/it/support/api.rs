@@ -15,6 +15,12 @@ pub struct Response {
 }
 
 impl Response {
+    /// One of which only the head is here.
+    pub fn begun(head: String) -> Self {
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status line");
+        Self { status, head, body: String::new() }
+    }
+
     /// A header's value.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.head.lines().skip(1).find_map(|line| {
@@ -85,14 +91,12 @@ impl Http {
     /// The next answer, or `None` if the connection ends instead.
     pub async fn try_response(&mut self) -> Option<Response> {
         loop {
-            let head = self.wire.head().await?;
-            let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status line");
-            if status == 100 {
+            let mut response = Response::begun(self.wire.head().await?);
+            if response.status == 100 {
                 continue;
             }
-            let mut response = Response { status, head, body: String::new() };
             let length = response.header("content-length").map(|length| length.parse().unwrap());
-            let body = if status == 204 {
+            let body = if [204, 304].contains(&response.status) {
                 Vec::new()
             } else if let Some(length) = length {
                 self.wire.exactly(length).await
@@ -109,11 +113,9 @@ impl Http {
     async fn chunks(&mut self) -> Vec<u8> {
         let mut body = Vec::new();
         loop {
-            let length = usize::from_str_radix(&self.wire.line().await, 16).unwrap();
-            body.extend(self.wire.exactly(length).await);
-            assert_eq!(self.wire.line().await, "");
-            if length == 0 {
-                return body;
+            match self.wire.chunk().await {
+                chunk if chunk.is_empty() => return body,
+                chunk => body.extend(chunk),
             }
         }
     }

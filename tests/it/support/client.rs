@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::wire::{Item, Opcode, Wire, masked};
-use super::{DEADLINE, KEY, Message, SECRET, sign};
+use super::{DEADLINE, Message, requests};
 
 /// One connection to the server.
 pub struct Client {
@@ -91,7 +91,9 @@ impl Client {
             self.fail(&format!("nothing more within {DEADLINE:?}"));
         };
         self.arrived.push(match &item {
-            Item::Text(text) if text.len() > 2000 => format!("{}… ({} bytes)", &text[..1000], text.len()),
+            Item::Text(text) if text.len() > 2000 => {
+                format!("{}… ({} bytes)", text.chars().take(1000).collect::<String>(), text.len())
+            }
             Item::Text(text) => text.clone(),
             other => format!("{other:?}"),
         });
@@ -251,31 +253,27 @@ impl Client {
 
     /// The token for a channel.
     pub fn auth(&self, channel: &str) -> String {
-        format!("{KEY}:{}", sign::hmac(SECRET, &format!("{}:{channel}", self.socket_id)))
+        requests::auth(&self.socket_id, channel)
     }
 
     /// The token for a channel together with channel data.
     pub fn auth_with_data(&self, channel: &str, channel_data: &str) -> String {
-        format!("{KEY}:{}", sign::hmac(SECRET, &format!("{}:{channel}:{channel_data}", self.socket_id)))
+        requests::auth_with_data(&self.socket_id, channel, channel_data)
     }
 
     /// The token for a sign-in.
     pub fn user_auth(&self, user_data: &str) -> String {
-        format!("{KEY}:{}", sign::hmac(SECRET, &format!("{}::user::{user_data}", self.socket_id)))
+        requests::user_auth(&self.socket_id, user_data)
     }
 
     /// The request for a channel of any kind without channel data, signed.
     pub fn subscription(&self, channel: &str) -> Value {
-        json!({ "event": "pusher:subscribe", "data": { "auth": self.auth(channel), "channel": channel } })
+        requests::subscription(&self.socket_id, channel)
     }
 
     /// The request for a presence channel, signed.
     pub fn membership(&self, channel: &str, channel_data: &str) -> Value {
-        let auth = self.auth_with_data(channel, channel_data);
-        json!({
-            "event": "pusher:subscribe",
-            "data": { "auth": auth, "channel_data": channel_data, "channel": channel }
-        })
+        requests::membership(&self.socket_id, channel, channel_data)
     }
 
     /// Subscribes to a public channel.
@@ -322,7 +320,7 @@ impl Client {
 
     /// The request of a sign-in, signed.
     pub fn sign_in_request(&self, user_data: &str) -> Value {
-        json!({ "event": "pusher:signin", "data": { "auth": self.user_auth(user_data), "user_data": user_data } })
+        requests::sign_in(&self.socket_id, user_data)
     }
 
     /// Signs in under this id.

@@ -9,7 +9,7 @@ use serde_json::Value;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use super::{APP_ID, Api, Backend, Client, DEADLINE, Http, KEY, SECRET, Wire, second_node, within};
+use super::{APP_ID, Api, Backend, Client, DEADLINE, Http, HttpSession, KEY, SECRET, Wire, second_node, within};
 
 /// A running server. Dropping it asks it to stop.
 pub struct TestServer {
@@ -105,6 +105,16 @@ impl TestServer {
     /// A WebSocket handshake to be changed before it is made.
     pub fn dial(&self) -> Dial {
         Dial::new(self.addr)
+    }
+
+    /// A session of the HTTP transports of pusher-js that has not begun yet.
+    pub fn fallback(&self) -> HttpSession {
+        HttpSession::of_pusher(self.addr)
+    }
+
+    /// A session of SockJS that has not begun yet.
+    pub fn sockjs(&self) -> HttpSession {
+        HttpSession::of_sockjs(self.addr)
     }
 
     /// A client of the HTTP API with one connection.

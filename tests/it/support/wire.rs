@@ -115,6 +115,23 @@ impl Wire {
         }
     }
 
+    /// The next chunk of a body; the last one is empty. Nothing is lost if this is cancelled.
+    pub async fn chunk(&mut self) -> Vec<u8> {
+        loop {
+            if let Some(end) = self.buffer.windows(2).position(|bytes| bytes == b"\r\n") {
+                let size = std::str::from_utf8(&self.buffer[..end]).unwrap();
+                let length = usize::from_str_radix(size, 16).unwrap_or_else(|error| panic!("{error} in {size:?}"));
+                if self.buffer.len() >= end + 2 + length + 2 {
+                    self.buffer.advance(end + 2);
+                    let chunk = self.buffer.split_to(length).to_vec();
+                    assert_eq!(&self.buffer.split_to(2)[..], b"\r\n", "after a chunk");
+                    return chunk;
+                }
+            }
+            assert!(self.fill().await, "the connection ended inside a body: {:?}", self.buffer);
+        }
+    }
+
     /// Everything until the connection ends.
     pub async fn rest(&mut self) -> Vec<u8> {
         while self.fill().await {}
