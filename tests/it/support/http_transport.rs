@@ -67,18 +67,28 @@ pub struct HttpSession {
     pub query: String,
     /// Further headers of all requests.
     pub headers: String,
+    /// With SockJS, the path of the WebSocket that the client would have: its first message.
+    wish: Option<String>,
 }
 
 impl HttpSession {
     /// A new one of pusher-js, of protocol 7 and the tests' usual app.
     pub fn of_pusher(addr: SocketAddr) -> Self {
         let query = "protocol=7&client=js&version=8.6.0&t=1700000000000&n=1".to_owned();
-        Self { addr, path: format!("/pusher/app/{KEY}/417/{}", name()), query, headers: String::new() }
+        Self { addr, path: format!("/pusher/app/{KEY}/417/{}", name()), query, headers: String::new(), wish: None }
     }
 
     /// A new one of SockJS.
     pub fn of_sockjs(addr: SocketAddr) -> Self {
-        Self { addr, path: format!("/pusher/417/{}", name()), query: String::new(), headers: String::new() }
+        let (path, wish) =
+            (format!("/pusher/417/{}", name()), format!("/app/{KEY}?protocol=7&client=js&version=8.6.0"));
+        Self { addr, path, query: String::new(), headers: String::new(), wish: Some(wish) }
+    }
+
+    /// With another first message of SockJS.
+    pub fn wish(mut self, path: &str) -> Self {
+        self.wish = Some(path.to_owned());
+        self
     }
 
     /// The same session at another node.
@@ -177,6 +187,11 @@ impl HttpSession {
     pub async fn send(&self, messages: &[Value]) {
         let response = self.post(array(messages).as_bytes()).await;
         assert_eq!((response.status, response.body.as_str()), (204, ""), "{}", response.head);
+    }
+
+    /// Sends the first message of SockJS.
+    pub async fn ask_for_app(&self) {
+        self.send(&[json!({ "path": self.wish.as_ref().expect("a session of SockJS") })]).await;
     }
 
     /// Begins to receive, and takes the greeting.
@@ -329,9 +344,9 @@ pub struct HttpClient {
 impl HttpClient {
     fn new(session: HttpSession, streams: bool) -> Self {
         Self {
+            answers_heartbeats: streams && session.wish.is_none(),
             session,
             socket_id: String::new(),
-            answers_heartbeats: streams,
             streams,
             receiving: None,
             inbox: VecDeque::new(),
@@ -343,6 +358,9 @@ impl HttpClient {
         match self.packet().await {
             Packet::Open(_) => {}
             _ => self.fail("expected o"),
+        }
+        if self.session.wish.is_some() {
+            self.session.ask_for_app().await;
         }
         let greeting = self.expect("pusher:connection_established").await;
         greeting.data()["socket_id"].as_str().expect("the greeting names the socket").clone_into(&mut self.socket_id);
@@ -395,6 +413,11 @@ impl HttpClient {
         };
         match receiving.line().await {
             Some(line) => vec![line],
+            // SockJS ends responses, and its client asks anew.
+            None if self.session.wish.is_some() => {
+                self.receiving = None;
+                Vec::new()
+            }
             None => self.fail("the response has ended"),
         }
     }
