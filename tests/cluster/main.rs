@@ -11,6 +11,7 @@ mod support;
 
 mod crashes;
 mod events;
+mod fallbacks;
 mod model;
 mod network;
 mod presence;

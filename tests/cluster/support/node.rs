@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use super::{Cut, PATIENCE, Recorder, eventually};
 use crate::it::process::Process;
 use crate::it::server::Dial;
-use crate::it::{APP_ID, Api, Client, Http, KEY, Response, SECRET, TempDir, Wire};
+use crate::it::{APP_ID, Api, Client, Http, HttpSession, KEY, Response, SECRET, TempDir, Wire};
 
 /// What the nodes of a cluster have in common, as it stands in their configuration files.
 #[derive(Debug, Clone)]
@@ -28,6 +28,8 @@ pub struct Settings {
     pub app: String,
     /// Lines of `[apps.limits]`.
     pub limits: String,
+    /// Lines of `[fallbacks]`.
+    pub fallbacks: String,
     /// The endpoint for webhooks.
     pub webhooks: Option<String>,
 }
@@ -41,6 +43,7 @@ impl Default for Settings {
             cluster: String::new(),
             app: "client_events = true\noffline_delay = \"100ms\"\nwebhook_delay = \"100ms\"\n".to_owned(),
             limits: String::new(),
+            fallbacks: String::new(),
             webhooks: None,
         }
     }
@@ -48,12 +51,13 @@ impl Default for Settings {
 
 impl Settings {
     fn toml(&self, name: &str, urls: &[String], directory: &str) -> String {
-        let Self { id, lease, timeout, cluster, app, limits, webhooks } = self;
+        let Self { id, lease, timeout, cluster, app, limits, fallbacks, webhooks } = self;
         let webhooks = webhooks.as_ref().map(|url| format!("[[apps.webhooks]]\nurl = \"{url}\"\n")).unwrap_or_default();
         format!(
             "[server]\nlisten = \"127.0.0.1:0\"\ndrain_period = \"500ms\"\n\
              [admin]\nlisten = \"127.0.0.1:0\"\n\
              [log]\nformat = \"json\"\n\
+             [fallbacks]\n{fallbacks}\n\
              [webhooks]\ndata_dir = \"{directory}/webhooks\"\n\
              [cluster]\ndriver = \"redis\"\nid = \"{id}\"\nnode = \"{name}\"\nurls = {urls:?}\n\
              lease = \"{}ms\"\ntimeout = \"{}ms\"\n{cluster}\n\
@@ -197,6 +201,11 @@ impl Node {
         let mut client = self.connect().await;
         client.subscribe(channel).await;
         Recorder::start(client)
+    }
+
+    /// A session of the HTTP transports of pusher-js that has not begun yet.
+    pub fn fallback(&self) -> HttpSession {
+        HttpSession::of_pusher(self.addr)
     }
 
     /// A client of the HTTP API with one connection.
