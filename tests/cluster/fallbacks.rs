@@ -1,10 +1,12 @@
 //! Protocol §7.4: a session over HTTP is at one node, and its requests may come to any.
 
+use std::net::SocketAddr;
+
 use serde_json::json;
 use tokio::time::Instant;
 
 use crate::it::{Http, HttpSession, LIMIT, Packet, Receiving, Wire, array};
-use crate::support::{ADDED, Cluster, Message, PATIENCE, REMOVED, SLACK, eventually};
+use crate::support::{ADDED, Cluster, PATIENCE, REMOVED, SLACK, eventually};
 
 const ROOM: &str = "presence-room";
 const LEAVING: &str = "c[4200,\"Server is shutting down\"]";
@@ -18,17 +20,8 @@ async fn pair() -> Cluster {
     .await
 }
 
-/// The messages in some lines, and nothing else.
-fn messages(lines: &str) -> Vec<Message> {
-    let message = |packet| match packet {
-        Packet::Message(message) => message,
-        other => panic!("no message: {other:?}"),
-    };
-    Packet::parse_all(lines).into_iter().map(message).collect()
-}
-
 fn texts(lines: &str) -> Vec<String> {
-    messages(lines).iter().map(|message| message.text().to_owned()).collect()
+    Packet::messages(lines).iter().map(|message| message.text().to_owned()).collect()
 }
 
 fn numbers(count: usize) -> Vec<String> {
@@ -43,13 +36,20 @@ fn ping() -> serde_json::Value {
     json!({ "event": "pusher:ping" })
 }
 
+/// A session at another node.
+fn at(session: &HttpSession, addr: SocketAddr) -> HttpSession {
+    let mut session = session.clone();
+    session.addr = addr;
+    session
+}
+
 /// A session that has begun at the first node, seen from there and from the second one.
 async fn begun(cluster: &Cluster) -> (HttpSession, HttpSession) {
     let (a, b) = cluster.pair();
     let at_a = a.fallback();
     let first = at_a.poll().await;
     assert!(first.body.starts_with("o\na["), "{}", first.body);
-    let at_b = at_a.at(b.addr);
+    let at_b = at(&at_a, b.addr);
     (at_a, at_b)
 }
 
@@ -64,7 +64,7 @@ async fn a_session_is_sent_to_and_polled_through_any_node() {
     for sender in [&at_a, &at_b] {
         for receiver in [&at_a, &at_b] {
             sender.send(&[ping()]).await;
-            let pong = messages(&receiver.poll().await.body);
+            let pong = Packet::messages(&receiver.poll().await.body);
             assert!(matches!(&pong[..], [pong] if pong.event() == "pusher:pong"), "{pong:?}");
         }
     }
@@ -73,7 +73,7 @@ async fn a_session_is_sent_to_and_polled_through_any_node() {
         let mut poll = receiver.begin_poll().await;
         at_b.send(&[]).await;
         at_a.send(&[ping()]).await;
-        let pong = messages(&poll.response().await.body);
+        let pong = Packet::messages(&poll.response().await.body);
         assert!(matches!(&pong[..], [pong] if pong.event() == "pusher:pong"), "{pong:?}");
     }
 }
@@ -93,7 +93,7 @@ async fn answers_are_the_same_at_the_other_node() {
     let large = array(&[json!({ "event": "pusher:ping", "data": "x".repeat(70_000) })]);
     for session in [&at_a, &at_b] {
         assert_eq!(session.post(large.as_bytes()).await.status, 413);
-        assert_eq!(messages(&session.poll().await.body)[0].event(), "pusher:error");
+        assert_eq!(Packet::messages(&session.poll().await.body)[0].event(), "pusher:error");
     }
     let (one, two) = (at_a.stream().await, at_b.stream().await);
     for name in
@@ -179,7 +179,7 @@ async fn what_is_sent_through_another_node_is_handled_in_order() {
     }
     let mut events = Vec::new();
     while events.iter().filter(|event| *event == "pusher:pong").count() < 99 {
-        events.extend(messages(&at_b.poll().await.body).iter().map(|message| message.event().to_owned()));
+        events.extend(Packet::messages(&at_b.poll().await.body).iter().map(|message| message.event().to_owned()));
     }
     assert!(!events.contains(&"pusher:error".to_owned()), "{events:?}");
     let rooms = cluster.nodes[1].api().await.get("/channels", &[]).await.json();
@@ -220,7 +220,7 @@ async fn a_client_that_leaves_the_node_between_is_missed() {
     let mut bob = a.fallback().connect_polling().await;
     bob.join(ROOM, "bob").await;
     ann.expect_on(ROOM, ADDED).await;
-    let mut stream = bob.session.at(b.addr).stream().await;
+    let mut stream = at(&bob.session, b.addr).stream().await;
     bob.session.send(&[ping()]).await;
     expect_pong(&mut stream).await;
     let hung_up = Instant::now();
@@ -250,7 +250,7 @@ async fn expect_a_new_session(session: &HttpSession) {
     let response = session.poll().await;
     assert!(response.body.starts_with("o\na["), "{}\n\n{}", response.head, response.body);
     session.send(&[ping()]).await;
-    assert_eq!(messages(&session.poll().await.body)[0].event(), "pusher:pong");
+    assert_eq!(Packet::messages(&session.poll().await.body)[0].event(), "pusher:pong");
 }
 
 #[tokio::test]
@@ -302,9 +302,9 @@ async fn a_node_that_stops_says_so_through_the_others_and_its_sessions_begin_ane
     cluster.nodes[0].come_back().await;
     cluster.settled().await;
     for session in [&streaming, &polling, &away] {
-        let back = session.at(cluster.nodes[0].addr);
+        let back = at(session, cluster.nodes[0].addr);
         back.send(&[ping()]).await;
-        assert_eq!(messages(&back.poll().await.body)[0].event(), "pusher:pong");
+        assert_eq!(Packet::messages(&back.poll().await.body)[0].event(), "pusher:pong");
     }
 }
 
@@ -330,7 +330,7 @@ async fn a_node_that_stops_sends_away_those_whom_it_serves_for_others() {
     // Whoever comes back to where the session is finds it.
     for session in [at_a, polled_at_a] {
         session.send(&[ping()]).await;
-        assert_eq!(messages(&session.poll().await.body)[0].event(), "pusher:pong");
+        assert_eq!(Packet::messages(&session.poll().await.body)[0].event(), "pusher:pong");
     }
 }
 
@@ -342,19 +342,19 @@ async fn without_redis_the_node_that_has_a_session_serves_it() {
     let mut streaming = cluster.nodes[0].fallback().connect_streaming().await;
     cluster.redis.stop();
     at_a.send(&[ping()]).await;
-    assert_eq!(messages(&at_a.poll().await.body)[0].event(), "pusher:pong");
+    assert_eq!(Packet::messages(&at_a.poll().await.body)[0].event(), "pusher:pong");
     streaming.expect_silence().await;
     // Nobody can be asked, and nobody is kept waiting for that.
     let new = cluster.nodes[0].fallback();
     let packets = new.poll_packets().await;
     assert!(matches!(&packets[..], [Packet::Open(_), Packet::Message(_)]), "{packets:?}");
     new.send(&[ping()]).await;
-    assert_eq!(messages(&new.poll().await.body)[0].event(), "pusher:pong");
+    assert_eq!(Packet::messages(&new.poll().await.body)[0].event(), "pusher:pong");
     cluster.redis.come_back();
     cluster.settled().await;
     for session in [&at_a, &new] {
         session.send(&[ping()]).await;
-        assert_eq!(messages(&session.poll().await.body)[0].event(), "pusher:pong");
+        assert_eq!(Packet::messages(&session.poll().await.body)[0].event(), "pusher:pong");
     }
     streaming.expect_silence().await;
 }
@@ -366,17 +366,17 @@ async fn one_session_over_and_over_again_is_found_wherever_it_begins() {
     let mut ids = std::collections::HashSet::new();
     for turn in 0..4 {
         let begin = &cluster.nodes[turn % 3];
-        let client = session.at(begin.addr).connect_polling().await;
+        let client = at(&session, begin.addr).connect_polling().await;
         assert!(ids.insert(client.socket_id.clone()), "{} came twice", client.socket_id);
         for node in &cluster.nodes {
-            let sent = session.at(node.addr).post(array(&[ping()]).as_bytes()).await;
+            let sent = at(&session, node.addr).post(array(&[ping()]).as_bytes()).await;
             assert_eq!(sent.status, 204, "begun at {}, sent through {} in turn {turn}", begin.name, node.name);
-            let pong = session.at(node.addr).poll().await;
-            assert_eq!(messages(&pong.body)[0].event(), "pusher:pong", "{}", node.name);
+            let pong = at(&session, node.addr).poll().await;
+            assert_eq!(Packet::messages(&pong.body)[0].event(), "pusher:pong", "{}", node.name);
         }
         eventually("the session is over", PATIENCE, async || {
             // Asking as one who sends is no sign of life of whoever receives.
-            match session.at(cluster.nodes[(turn + 1) % 3].addr).post(b"[]").await.status {
+            match at(&session, cluster.nodes[(turn + 1) % 3].addr).post(b"[]").await.status {
                 404 => Ok(()),
                 status => Err(status.to_string()),
             }
@@ -390,10 +390,10 @@ async fn sockjs_is_served_through_any_node_too() {
     let cluster = pair().await;
     let (a, b) = cluster.pair();
     let at_a = HttpSession::of_sockjs(a.addr);
-    let at_b = at_a.at(b.addr);
+    let at_b = at(&at_a, b.addr);
     assert_eq!(at_a.poll().await.body, "o\n");
     at_b.ask_for_app().await;
-    assert_eq!(messages(&at_b.poll().await.body)[0].event(), "pusher:connection_established");
+    assert_eq!(Packet::messages(&at_b.poll().await.body)[0].event(), "pusher:connection_established");
     at_b.send(&[subscribe("room")]).await;
     let script = at_b.ask("GET", "jsonp?c=cb", b"").await;
     assert!(script.body.starts_with("/**/cb(\"a[") && script.body.contains("succeeded"), "{}", script.body);
@@ -403,7 +403,7 @@ async fn sockjs_is_served_through_any_node_too() {
     assert_eq!(at_a.poll().await.body, "c[2010,\"Another connection still open\"]\n");
     b.api().await.trigger("room", "greet", "{}").await;
     let event = events.piece("\r\n\r\n").await.unwrap();
-    assert_eq!(messages(event.strip_prefix("data: ").unwrap())[0].event(), "greet");
+    assert_eq!(Packet::messages(event.strip_prefix("data: ").unwrap())[0].event(), "greet");
     // Cut off at one node, it is interrupted at the other.
     drop(events);
     eventually("the session is interrupted", SLACK, async || match at_a.poll().await.body.as_str() {
@@ -426,7 +426,7 @@ async fn a_kept_connection_serves_sessions_of_every_node() {
             let sent = http.send(&session.request("POST", "xhr_send", body.as_bytes())).await;
             assert_eq!(sent.status, 204, "{n}: {}", sent.head);
             let pong = http.send(&session.request("POST", &format!("xhr?{}", session.query), b"")).await;
-            assert_eq!(messages(&pong.body)[0].event(), "pusher:pong", "{n}");
+            assert_eq!(Packet::messages(&pong.body)[0].event(), "pusher:pong", "{n}");
         }
     }
     drop(at_a);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::{Backend, Client, Http, HttpClient, HttpSession, KEY, Packet, TestServer, Wire, array, requests};
+use crate::support::{Backend, Client, Http, HttpClient, HttpSession, KEY, Packet, TestServer, Wire, requests};
 
 const SECOND: Duration = Duration::from_secs(1);
 const ROOM: &str = "presence-room";
@@ -240,27 +240,6 @@ async fn they_are_where_the_configuration_puts_them() {
         assert_eq!(at(server.sockjs(), place).poll().await.body, "o\n");
         assert_eq!(statuses(&server).await, (404, 404));
     }
-}
-
-#[tokio::test]
-async fn a_session_needs_no_chunks_where_http_has_none() {
-    let server = server().await;
-    let session = server.fallback();
-    let http10 = |request: Vec<u8>| String::from_utf8(request).unwrap().replace("HTTP/1.1", "HTTP/1.0");
-    let action = format!("xhr_streaming?{}", session.query);
-    let mut stream = Wire::connect(server.addr).await;
-    stream.write(http10(session.request("POST", &action, b"")).as_bytes()).await;
-    let head = stream.head().await.unwrap().to_lowercase();
-    assert!(head.contains(" 200 ") && !head.contains("transfer-encoding"), "{head}");
-    assert!(!head.contains("content-length"), "{head}");
-    let prelude = stream.exactly(2049).await;
-    assert!(prelude.ends_with(b"h\n"), "{prelude:?}");
-    assert_eq!(stream.exactly(2).await, b"o\n");
-    assert_eq!(stream.exactly(2).await, b"a[");
-    let body = array(&[json!({ "event": "pusher:ping" })]);
-    let request = http10(session.request("POST", "xhr_send", body.as_bytes()));
-    let sent = Http::new(Wire::connect(server.addr).await).send(request.as_bytes()).await;
-    assert_eq!(sent.status, 204, "{}", sent.head);
 }
 
 #[tokio::test]

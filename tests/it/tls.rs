@@ -12,7 +12,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-use crate::support::{Api, Call, Http, TempDir, TestServer, Wire, pem, within};
+use crate::support::{Api, Call, Http, Receiving, TempDir, TestServer, Wire, array, pem, within};
 
 struct Secured {
     server: TestServer,
@@ -61,6 +61,25 @@ async fn clients_and_backends_are_served_over_tls() {
     api.trigger("room", "greet", "{}").await;
     client.expect_event("room", "greet", "{}").await;
     client.disconnect().await;
+}
+
+#[tokio::test]
+async fn clients_without_websockets_are_served_over_tls() {
+    let secured = Secured::start().await;
+    let session = secured.server.fallback();
+    let mut wire = secured.connect().await;
+    wire.write(&session.request("POST", &format!("xhr_streaming?{}", session.query), b"")).await;
+    let mut stream = Receiving::begin(wire).await;
+    assert_eq!(stream.line().await, Some("h".repeat(2048)));
+    stream.expect_line("o").await;
+    stream.expect_message("pusher:connection_established").await;
+    let body = array(&[json!({ "event": "pusher:ping" })]);
+    let mut http = Http::new(secured.connect().await);
+    assert_eq!(http.send(&session.request("POST", "xhr_send", body.as_bytes())).await.status, 204);
+    stream.expect_message("pusher:pong").await;
+    let polling = secured.server.fallback();
+    let answer = http.send(&polling.request("POST", &format!("xhr?{}", polling.query), b"")).await;
+    assert!(answer.body.starts_with("o\na["), "{}", answer.body);
 }
 
 #[tokio::test]

@@ -256,16 +256,6 @@ impl Client {
         requests::auth(&self.socket_id, channel)
     }
 
-    /// The token for a channel together with channel data.
-    pub fn auth_with_data(&self, channel: &str, channel_data: &str) -> String {
-        requests::auth_with_data(&self.socket_id, channel, channel_data)
-    }
-
-    /// The token for a sign-in.
-    pub fn user_auth(&self, user_data: &str) -> String {
-        requests::user_auth(&self.socket_id, user_data)
-    }
-
     /// The request for a channel of any kind without channel data, signed.
     pub fn subscription(&self, channel: &str) -> Value {
         requests::subscription(&self.socket_id, channel)

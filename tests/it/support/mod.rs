@@ -5,6 +5,7 @@ mod api;
 mod ask;
 mod backend;
 mod client;
+mod http_client;
 mod http_transport;
 pub mod jwt;
 mod message;
@@ -13,6 +14,7 @@ mod pem;
 pub mod port;
 #[allow(dead_code, reason = "tests/cluster needs more of it")]
 pub mod process;
+mod receiving;
 #[allow(dead_code, reason = "tests/cluster needs more of it")]
 pub mod redis;
 pub mod requests;
@@ -30,9 +32,11 @@ pub use api::{Api, Call, Encoding, Http, Response};
 pub use ask::Ask;
 pub use backend::{Backend, Reply, Webhook};
 pub use client::Client;
-pub use http_transport::{HttpClient, HttpSession, LIMIT, Packet, Receiving, array};
+pub use http_client::{HttpClient, LIMIT};
+pub use http_transport::{HttpSession, array};
 pub use message::Message;
 pub use pem::pem;
+pub use receiving::{Packet, Receiving};
 pub use redis::Redis;
 pub use server::TestServer;
 pub use temp_dir::TempDir;

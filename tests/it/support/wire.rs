@@ -104,17 +104,6 @@ impl Wire {
         self.buffer.split_to(length).to_vec()
     }
 
-    /// One line without its `\r\n`.
-    pub async fn line(&mut self) -> String {
-        loop {
-            if let Some(end) = self.buffer.windows(2).position(|bytes| bytes == b"\r\n") {
-                let line = self.buffer.split_to(end + 2);
-                return String::from_utf8(line[..end].to_vec()).unwrap();
-            }
-            assert!(self.fill().await, "the connection ended inside a line: {:?}", self.buffer);
-        }
-    }
-
     /// The next chunk of a body; the last one is empty. Nothing is lost if this is cancelled.
     pub async fn chunk(&mut self) -> Vec<u8> {
         loop {
