@@ -7,7 +7,7 @@ use fanfare::Config;
 use serde_json::json;
 use tokio::net::TcpSocket;
 
-use crate::support::{DEADLINE, HttpSession, Packet, Receiving, TestServer, Wire};
+use crate::support::{DEADLINE, HttpSession, LIMIT, Packet, Receiving, TestServer, Wire, array};
 
 const SECOND: Duration = Duration::from_secs(1);
 const ORIGINS: &str = "https://app.example.com";
@@ -301,6 +301,25 @@ async fn more_than_waits_for_anybody_closes_with_4100() {
     assert_eq!(streaming.expect_close(4100).await, "Over capacity");
 }
 
+#[tokio::test]
+async fn nothing_is_heard_behind_the_message_that_was_too_much() {
+    let server = TestServer::with_app(|app| {
+        app.limits.outbox = 1000;
+        app.client_events = true;
+    })
+    .await;
+    let mut listener = server.fallback().connect_streaming().await;
+    listener.subscribe("private-room").await;
+    let mut client = server.fallback().connect_polling().await;
+    client.subscribe("private-room").await;
+    let mut messages = vec![json!({ "event": "pusher:ping" }); 100];
+    messages.push(json!({ "event": "client-a", "channel": "private-room", "data": "x" }));
+    client.session.post(array(&messages).as_bytes()).await;
+    while !matches!(client.packet().await, Packet::Close(4100, _)) {}
+    assert_eq!(client.session.post(b"[]").await.status, 404);
+    listener.expect_silence().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_does_not_read_its_stream_pays_for_itself_alone() {
     let server = TestServer::with_app(|app| app.limits.outbox = 512 * 1024).await;
@@ -333,6 +352,21 @@ async fn a_client_that_does_not_read_its_stream_pays_for_itself_alone() {
         }
     }
     healthy.expect_silence().await;
+    // What it did get is the beginning, without a hole. It asks anew when that is enough, and is told.
+    let mut stream = Receiving::begin(wire).await;
+    stream.line().await.expect("a prelude");
+    let mut packets = Vec::new();
+    while stream.units <= LIMIT {
+        packets.extend(Packet::parse(&stream.line().await.expect("more")));
+    }
+    packets.extend(slow.session.poll_packets().await);
+    let Some(Packet::Close(4100, reason)) = packets.pop() else { panic!("not told") };
+    assert_eq!(reason, "Over capacity");
+    for (expected, packet) in packets.iter().enumerate() {
+        let Packet::Message(message) = packet else { panic!("{packet:?}") };
+        assert_eq!(message.text().split_once(' ').unwrap().0, expected.to_string());
+    }
+    assert!(packets.len() < received, "nothing was lost: was it slow at all?");
 }
 
 #[tokio::test]
