@@ -187,6 +187,26 @@ async fn what_is_sent_through_another_node_is_handled_in_order() {
 }
 
 #[tokio::test]
+async fn a_session_that_begins_at_two_nodes_at_once_begins_at_one() {
+    let cluster = pair().await;
+    let (a, b) = cluster.pair();
+    for _ in 0..50 {
+        let at_a = a.fallback();
+        let at_b = at(&at_a, b.addr);
+        let (mut one, mut two) = (at_a.begin_poll().await, at_b.begin_poll().await);
+        let (first, here, mut held) = tokio::select! {
+            first = one.response() => (first, &at_a, two),
+            first = two.response() => (first, &at_b, one),
+        };
+        assert!(first.body.starts_with("o\na["), "{}\n\n{}", first.head, first.body);
+        here.send(&[ping()]).await;
+        let second = held.response().await;
+        let pong = Packet::parse_all(&second.body);
+        assert!(matches!(&pong[..], [Packet::Message(pong)] if pong.event() == "pusher:pong"), "{}", second.body);
+    }
+}
+
+#[tokio::test]
 async fn a_stream_through_another_node_stops_where_the_client_stops_reading() {
     let cluster = pair().await;
     let (at_a, at_b) = begun(&cluster).await;
