@@ -269,6 +269,7 @@ impl HttpSession {
     pub(super) fn hear(&self, messages: &[String]) -> Heard {
         let mut state = self.state.lock();
         match &mut state.stage {
+            Stage::Open(session) if session.outbox().is_closed() => Heard::Gone,
             Stage::Open(session) => {
                 session.alive(Instant::now());
                 let limit = session.message_limit();

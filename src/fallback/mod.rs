@@ -59,6 +59,9 @@ pub use sweep::sweep;
 /// another one if that has died.
 const ATTEMPTS: usize = 3;
 
+/// How long another node may wait for a session that is about to begin.
+const BEGINNING: Duration = Duration::from_secs(5);
+
 /// The HTTP transports of a node.
 #[derive(Debug)]
 pub struct Fallbacks {
@@ -325,15 +328,22 @@ impl Call<'_> {
             fallbacks.registry.get(&self.id).iter().for_each(|session| session.hurry());
             return empty(StatusCode::NO_CONTENT);
         }
+        if relay::was_relayed(self.asked.headers) {
+            // The node that asks may have seen our claim before there is a session.
+            fallbacks.registry.begun(&self.id, BEGINNING).await;
+        }
         let session = match fallbacks.registry.get(&self.id) {
             Some(session) => session,
-            None => match self.elsewhere(Bytes::new(), true).await {
-                Some(response) => return response,
-                None => match self.begin().await {
+            None => {
+                let _beginning = fallbacks.registry.begin(&self.id);
+                if let Some(response) = self.elsewhere(Bytes::new(), true).await {
+                    return response;
+                }
+                match self.begin().await {
                     Ok(session) => session,
                     Err(refusal) => return refused(&transport, &refusal),
-                },
-            },
+                }
+            }
         };
         if !session.allows(self.asked.origin) {
             return forbidden();

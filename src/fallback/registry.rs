@@ -2,11 +2,15 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
+use tokio::sync::Notify;
+use tokio::time::timeout;
 
 use crate::apps::Seat;
 use crate::socket::PeerAddress;
@@ -22,7 +26,15 @@ pub(super) struct Id(Box<str>);
 pub(super) struct Registry {
     sessions: DashMap<Id, Arc<HttpSession>>,
     addresses: DashMap<Box<str>, Arc<AtomicU64>>,
+    /// Sessions that this node is about to have.
+    beginning: DashMap<Id, ()>,
+    /// Tells that one of these is there, or will not be.
+    begun: Notify,
 }
+
+/// A session is about to begin here, as long as this lives.
+#[derive(Debug)]
+pub(super) struct Beginning<'a>(&'a Registry, &'a Id);
 
 impl Id {
     /// Of a session of pusher-js: with the key of its app (§7.2).
@@ -67,6 +79,29 @@ impl Registry {
         self.sessions.get(id).map(|session| Arc::clone(&session))
     }
 
+    /// Has requests of other nodes for a session wait until it is there.
+    pub(super) fn begin<'a>(&'a self, id: &'a Id) -> Beginning<'a> {
+        self.beginning.insert(id.clone(), ());
+        Beginning(self, id)
+    }
+
+    /// Waits while a session is about to begin, but no longer than `patience`.
+    pub(super) async fn begun(&self, id: &Id, patience: Duration) {
+        let waiting = async {
+            loop {
+                let mut begun = pin!(self.begun.notified());
+                // From here on nothing is missed.
+                begun.as_mut().enable();
+                if !self.beginning.contains_key(id) {
+                    return;
+                }
+                begun.await;
+            }
+        };
+        // Whoever waits looks for itself.
+        let _ = timeout(patience, waiting).await;
+    }
+
     /// Adds a session, unless there is one by that name.
     ///
     /// # Errors
@@ -100,6 +135,14 @@ impl Registry {
     /// Forgets addresses without sessions.
     pub(super) fn tidy(&self) {
         self.addresses.retain(|_, taken| taken.load(Ordering::Relaxed) > 0);
+    }
+}
+
+impl Drop for Beginning<'_> {
+    fn drop(&mut self) {
+        let Self(registry, id) = self;
+        registry.beginning.remove(id);
+        registry.begun.notify_waiters();
     }
 }
 

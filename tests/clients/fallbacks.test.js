@@ -10,7 +10,7 @@ import { next, open, reason, subscribe, unique, VERSIONS } from "./support/clien
 import { until } from "./support/deadline.js";
 import { Nginx } from "./support/nginx.js";
 import { Redis } from "./support/redis.js";
-import { Server, temporary } from "./support/server.js";
+import { APP, Server, temporary } from "./support/server.js";
 
 const TRANSPORTS = ["xhr_streaming", "xhr_polling"];
 
@@ -166,6 +166,54 @@ describe("two nodes behind a balancer that knows no sessions", () => {
     await everybody(a.library(), 2);
     await b.startAgain();
     for (const { seen } of clients) assert.deepEqual(seen, [0, 1, 2]);
+  });
+
+  test("a node that stops loses nothing of what it passes on", async (t) => {
+    const [a, b] = await cluster("fallbacks-stopped");
+    t.after(() => Promise.all([a.stop(), b.stop()]));
+    const room = unique("room");
+    let running = true;
+    // Sessions of a, whose polls go to b as long as that is there.
+    const polling = numbers(40).map(async (session) => {
+      const ask = async (node, action, body) => {
+        const path = `/pusher/app/${APP.key}/1/session-${session}/${action}?protocol=7`;
+        const answer = await fetch(`http://${node.address}${path}`, { method: "POST", body });
+        return answer.text();
+      };
+      await ask(a, "xhr");
+      const subscription = { event: "pusher:subscribe", data: { channel: room } };
+      await ask(a, "xhr_send", JSON.stringify([JSON.stringify(subscription)]));
+      const seen = [];
+      while (running) {
+        const answer = await ask(b, "xhr").catch(() => ask(a, "xhr"));
+        const packets = answer.split("\n").filter((line) => line.startsWith("a"));
+        const events = packets.flatMap((line) => JSON.parse(line.slice(1))).map((text) => JSON.parse(text));
+        const told = events.filter(({ event }) => event === "tell");
+        seen.push(...told.map(({ data }) => JSON.parse(data).number));
+      }
+      return seen;
+    });
+    await until("all are subscribed", async () => (await a.metric("fanfare_subscriptions")) === polling.length);
+    let sent = 0;
+    const library = a.library();
+    const telling = (async () => {
+      while (running) await library.trigger(room, "tell", { number: sent++ });
+    })();
+    for (const _ of numbers(2)) {
+      const before = sent;
+      await until("events flow", () => sent > before + 20);
+      await b.stop();
+      await b.startAgain();
+      await until("b is ready", () => fetch(`http://${b.admin}/ready`).then(({ ok }) => ok));
+    }
+    running = false;
+    await telling;
+    // Whoever polls hears of this, and stops.
+    await library.trigger(room, "end", {});
+    for (const seen of await Promise.all(polling)) {
+      assert.ok(seen.length > 40, `${seen.length} events`);
+      assert.deepEqual(seen, numbers(seen.length).map((index) => seen[0] + index));
+    }
   });
 });
 
