@@ -120,6 +120,8 @@ impl Link {
                 if !batch.is_empty() || !over.is_empty() {
                     self.contribute_batch(&line, &batch, &mut over).await?;
                 } else if leaving.is_cancelled() {
+                    // Or the next one on duty would tell it again.
+                    let _told = self.telling.lock().await;
                     return self.drop(&line, &line.me).await;
                 } else {
                     tokio::select! {
@@ -276,6 +278,7 @@ impl Link {
         let mut told = 0;
         loop {
             ticks.tick().await;
+            let _telling = self.telling.lock().await;
             while self.on_duty.load(Ordering::Relaxed) {
                 let mut call = self.script(&line, Script::Duty);
                 call.arg(told);

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, PushInfo, PushKind, Value, cmd};
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{Mutex as AsyncMutex, Notify, mpsc, oneshot, watch};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
@@ -53,6 +53,8 @@ pub(super) struct Link {
     pub(super) line: watch::Sender<Option<Line>>,
     reason: Mutex<Reason>,
     pub(super) on_duty: AtomicBool,
+    /// Held while something was told to backends and is not crossed off at Redis.
+    pub(super) telling: AsyncMutex<()>,
 }
 
 /// What survives from one life to the next.
@@ -126,6 +128,7 @@ impl Link {
             line: watch::Sender::new(None),
             reason: Mutex::new("not connected yet".to_owned()),
             on_duty: AtomicBool::new(false),
+            telling: AsyncMutex::new(()),
         };
         (Arc::new(link), Memory { jobs: receiver, lives: 0, generation: String::new(), past: Vec::new() })
     }
