@@ -423,6 +423,7 @@ fn scenarios() -> Vec<Scenario> {
         cpu("presence --channels 100 --members 100", "100 presence channels of 100 fill, per event", PER_EVENT, 0.8),
         scenario("idle --clients 10000", idle),
         cpu("churn --cycles 60000", "connect, subscribe, disconnect, per visit", PER_CYCLE, 1.5),
+        transport("websocket", 1.25),
         transport("xhr_streaming", 2.0),
         transport("xhr_polling", 4.0),
         transport("sockjs", 2.5),

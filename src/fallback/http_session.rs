@@ -76,7 +76,7 @@ struct State {
 struct Attached {
     number: u64,
     waker: Option<Waker>,
-    hang_up: Option<HangUp>,
+    hang_up: HangUp,
 }
 
 #[derive(Debug)]
@@ -151,7 +151,7 @@ impl HttpSession {
     ///
     /// # Errors
     /// [`Busy`].
-    pub(super) fn attach(&self, transport: &'static str, hang_up: Option<HangUp>) -> Result<u64, Busy> {
+    pub(super) fn attach(&self, transport: &'static str, hang_up: HangUp) -> Result<u64, Busy> {
         let mut state = self.state.lock();
         if !self.id.is_pusher() && state.receiver.is_some() {
             return Err(Busy);
@@ -360,7 +360,7 @@ impl HttpSession {
                 if let Stage::Closed { at, .. } = &state.stage {
                     if *at + FAREWELL <= now {
                         debug!(session = %self.id, "the client does not read the end");
-                        receiver.hang_up.iter().for_each(HangUp::cancel);
+                        receiver.hang_up.cancel();
                     }
                 } else if state.written_at + self.rules.heartbeat <= now {
                     state.heartbeat_due = true;

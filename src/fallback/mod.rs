@@ -84,8 +84,8 @@ pub struct Peer {
     pub address: PeerAddress,
     /// Whether its connection is encrypted.
     pub secure: bool,
-    /// Ends that connection, if whoever writes to it waits for ever.
-    pub hang_up: Option<HangUp>,
+    /// Ends that connection, if whoever writes to it would wait for ever.
+    pub hang_up: HangUp,
 }
 
 /// What a request says, as far as it matters here.
@@ -336,10 +336,11 @@ impl Call<'_> {
             Some(session) => session,
             None => {
                 let _beginning = fallbacks.registry.begin(&self.id);
-                if let Some(response) = self.elsewhere(Bytes::new(), true).await {
+                // Boxed, like all that is done once in a session or only among nodes: a poll that is held would keep room for it.
+                if let Some(response) = Box::pin(self.elsewhere(Bytes::new(), true)).await {
                     return response;
                 }
-                match self.begin().await {
+                match Box::pin(self.begin()).await {
                     Ok(session) => session,
                     Err(refusal) => return refused(&transport, &refusal),
                 }
@@ -404,7 +405,8 @@ impl Call<'_> {
             Err(error) => return sending::unreadable(error),
         };
         let Some(session) = session else {
-            return self.elsewhere(Bytes::copy_from_slice(&body), false).await.unwrap_or_else(unknown_session);
+            let elsewhere = Box::pin(self.elsewhere(Bytes::copy_from_slice(&body), false));
+            return elsewhere.await.unwrap_or_else(unknown_session);
         };
         if !session.allows(self.asked.origin) {
             return forbidden();
@@ -418,7 +420,7 @@ impl Call<'_> {
             Heard::TooLarge => whole(StatusCode::PAYLOAD_TOO_LARGE, TEXT, "Message too large\n"),
             Heard::Gone => unknown_session(),
             Heard::Wish(message) => {
-                self.admit(&session, &message).await;
+                Box::pin(self.admit(&session, &message)).await;
                 form.thanks()
             }
         }

@@ -41,7 +41,7 @@ impl Receiver {
     pub(super) fn attach(
         session: Arc<HttpSession>,
         transport: Transport,
-        hang_up: Option<HangUp>,
+        hang_up: HangUp,
         shutdown: Shutdown,
     ) -> Result<Self, Busy> {
         let number = session.attach(transport.name(), hang_up)?;

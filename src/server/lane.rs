@@ -22,6 +22,7 @@ use tokio::select;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::debug;
 
+use crate::fallback::HangUp;
 use crate::request_body::{BodyError, RequestBody};
 use crate::response::{Answer, Body, Date};
 use crate::shutdown::Shutdown;
@@ -106,11 +107,12 @@ pub(super) async fn drive(mut socket: Socket, address: SocketAddr, router: &Rout
                     (encode(&answer, close), close)
                 } else {
                     let peer = Peer { address: PeerAddress::Direct(address), secure: socket.is_tls() };
+                    let hang_up = HangUp::new();
                     // Boxed: connections that never ask for this need not have room for it.
-                    let answer = Box::pin(router.fall_back(peer, &head, body));
+                    let answer = Box::pin(router.fall_back(peer, &head, body, &hang_up));
                     let Some(answer) = watch(&mut socket, &mut meanwhile, answer).await else { return Exit::Closed };
                     let Some(length) = answer.body().size_hint().exact() else {
-                        return Exit::Upgraded(Box::pin(stream(socket, answer, patience)));
+                        return Exit::Upgraded(Box::pin(stream(socket, answer, hang_up, patience)));
                     };
                     let close = broken || head.close || shutdown.is_requested();
                     let Some(answer) = encode_whole(answer, length, close, patience).await else { break 'requests };
@@ -148,8 +150,9 @@ async fn watch<T>(socket: &mut Socket, meanwhile: &mut Vec<u8>, something: impl 
     }
 }
 
-/// Writes an answer that goes on and on, part by part. It is the last one of its connection.
-async fn stream(mut socket: Socket, answer: Response<Body>, patience: Duration) {
+/// Writes an answer that goes on and on, part by part, until it ends or somebody hangs up. It is the last one of its
+/// connection.
+async fn stream(mut socket: Socket, answer: Response<Body>, hang_up: HangUp, patience: Duration) {
     let (parts, mut body) = answer.into_parts();
     let mut bytes = encode_head(&parts, None, true);
     drop(parts);
@@ -169,7 +172,13 @@ async fn stream(mut socket: Socket, answer: Response<Body>, patience: Duration) 
             Some(Err(error)) => return debug!(%error, "an answer broke off"),
             None => bytes.extend_from_slice(b"0\r\n\r\n"),
         }
-        if !send(&mut socket, &std::mem::take(&mut bytes), patience).await {
+        let part = std::mem::take(&mut bytes);
+        let sent = select! {
+            biased;
+            sent = send(&mut socket, &part, patience) => sent,
+            () = hang_up.cancelled() => false,
+        };
+        if !sent {
             return;
         }
         if over {

@@ -99,11 +99,16 @@ impl Router {
 
     /// Answers a plain request of a client with an HTTP transport. It may be long until there is an answer, and longer until
     /// its end.
-    pub(super) async fn fall_back(&self, peer: Peer, head: &Head<'_>, body: RequestBody<'_>) -> Response<Body> {
+    pub(super) async fn fall_back(
+        &self,
+        peer: Peer,
+        head: &Head<'_>,
+        body: RequestBody<'_>,
+        hang_up: &HangUp,
+    ) -> Response<Body> {
         let path = self.0.own_path(head.path).and_then(|path| self.0.fallbacks.plain_path(path)).unwrap_or_default();
         let Peer { address, secure } = self.0.client(peer, || (head.forwarded_for, head.forwarded_proto));
-        // Whoever writes the answer does not wait for ever.
-        let peer = fallback::Peer { address, secure, hang_up: None };
+        let peer = fallback::Peer { address, secure, hang_up: hang_up.clone() };
         let Head { method, target, query, origin, .. } = *head;
         let asked = fallback::Asked { method, target, query, origin, headers: &HeaderMap::new() };
         self.0.fallbacks.answer(peer, asked, path, body).await
@@ -134,7 +139,7 @@ impl Router {
             }
             (_, Some(path)) if shared.fallbacks.own_path(path).is_some() => {
                 let Peer { address, secure } = shared.sender(peer, &request);
-                let peer = fallback::Peer { address, secure, hang_up: Some(hang_up.clone()) };
+                let peer = fallback::Peer { address, secure, hang_up: hang_up.clone() };
                 let path = shared.fallbacks.own_path(path).unwrap_or_default();
                 return shared.fallbacks.handle(peer, request, path).await;
             }
