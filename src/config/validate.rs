@@ -11,6 +11,9 @@ const DEMO_SECRET: &str = "app-secret";
 /// pusher-js takes the smaller of this, its own setting, and what the server says.
 const PUSHER_JS_ACTIVITY_TIMEOUT: Duration = Duration::from_secs(120);
 
+/// What public paths begin with, besides that of the fallbacks.
+const TAKEN: [&str; 4] = ["app", "apps", "users", "timeline"];
+
 impl Config {
     /// What keeps a server from starting with these settings: the path to blame, and the reason. Tools that only look
     /// at settings have no use for it.
@@ -84,6 +87,12 @@ impl Config {
         for (index, app) in self.apps.iter().enumerate() {
             let below = |(key, text)| (format!("apps.{index}.{key}"), text);
             conflicts.extend(app.auth_conflicts().into_iter().map(below));
+        }
+        let path = &self.fallbacks.path;
+        if path.split('/').nth(1).is_some_and(|first| TAKEN.contains(&first)) {
+            let text =
+                format!("{path:?} is where WebSockets and the HTTP API are; expected a path that begins otherwise");
+            conflicts.push(("fallbacks.path".to_owned(), text));
         }
         conflicts.extend(self.cluster.conflicts().into_iter().map(|(path, text)| (path.to_owned(), text)));
         conflicts

@@ -23,6 +23,18 @@ fn settings_that_work_against_each_other_bring_a_warning() {
 }
 
 #[test]
+fn the_fallbacks_have_a_path_of_their_own() {
+    for path in ["/app", "/apps", "/users/all", "/timeline"] {
+        let error = load_all(APP, &[], &[("fallbacks.path", path)]).unwrap_err();
+        let expected = format!("fallbacks.path: {path:?} is where WebSockets and the HTTP API are");
+        assert!(error.mistakes[0].contains(&expected), "{error}");
+    }
+    for path in ["/pusher", "/application", "/realtime/app"] {
+        assert!(load_all(APP, &[], &[("fallbacks.path", path)]).is_ok(), "{path}");
+    }
+}
+
+#[test]
 fn a_server_needs_an_app() {
     let error = Config::load_for_server(&Sources::default()).unwrap_err();
     assert!(error.mistakes[0].starts_with("apps: there is none"), "{error}");
