@@ -77,17 +77,15 @@ async fn only_the_first_and_the_last_connection_of_a_user_are_seen() {
         client.expect_silence().await;
     }
     let mut api = server.api().await;
-    assert_eq!(
-        api.channel(ROOM, "user_count,subscription_count").await,
-        json!({ "occupied": true, "user_count": 2, "subscription_count": 3 })
-    );
+    let expected = json!({ "occupied": true, "user_count": 2, "subscription_count": 3 });
+    api.expect_channel(ROOM, "user_count,subscription_count", expected).await;
     a1.disconnect().await;
     b.expect_silence().await;
     a2.disconnect().await;
     assert_eq!(b.expect_on(ROOM, REMOVED).await.data(), json!({ "user_id": "7" }));
     b.expect_silence().await;
     b.disconnect().await;
-    assert_eq!(api.channel(ROOM, "user_count").await, json!({ "occupied": false, "user_count": 0 }));
+    api.expect_channel(ROOM, "user_count", json!({ "occupied": false, "user_count": 0 })).await;
 }
 
 #[tokio::test]

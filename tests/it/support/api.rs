@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use super::wire::Wire;
-use super::{APP_ID, KEY, SECRET, sign, unix_now, within};
+use super::{APP_ID, DEADLINE, KEY, SECRET, sign, unix_now, within};
 
 /// An answer.
 #[derive(Debug, Clone)]
@@ -312,5 +312,17 @@ impl Api {
     /// What the API says about a channel.
     pub async fn channel(&mut self, channel: &str, info: &str) -> Value {
         self.get(&format!("/channels/{channel}"), &[("info", info)]).await.json()
+    }
+
+    /// Waits until it says this. Another node than the one of the clients may take milliseconds to know.
+    pub async fn expect_channel(&mut self, channel: &str, info: &str, expected: Value) {
+        let start = tokio::time::Instant::now();
+        loop {
+            let said = self.channel(channel, info).await;
+            if said == expected {
+                return;
+            }
+            assert!(start.elapsed() < DEADLINE, "{channel} is {said} and not {expected}");
+        }
     }
 }
