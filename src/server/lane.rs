@@ -44,7 +44,7 @@ const MAX_RESERVED: u64 = 64 * 1024;
 pub(super) enum Exit {
     /// It is over.
     Closed,
-    /// It has become a WebSocket, on which this is what goes on.
+    /// It has become a WebSocket, or carries an answer that goes on and on: this is what is left to do.
     Upgraded(Pin<Box<dyn Future<Output = ()> + Send>>),
     /// What comes next is not plain: these bytes, and the time by which the whole head must have come.
     Unusual(Socket, Vec<u8>, Instant),
