@@ -14,8 +14,9 @@
 //! ```
 //!
 //! `topic` is what things are called, `message` what crosses Redis, `answer` what scripts say, `servers` who has a
-//! partition, `link` the connection to it, `life` what goes on there, `hub` what a node has. Redis keeps nothing that
-//! nodes could not bring back: when it restarts, fails over or is emptied, a new generation begins, and they do.
+//! partition, `link` the connection to it, `life` what goes on there, `hub` what a node has, `sessions` which node has
+//! which session of an HTTP transport. Redis keeps nothing that nodes could not bring back: when it restarts, fails
+//! over or is emptied, a new generation begins, and they do.
 
 mod answer;
 mod hub;

@@ -19,13 +19,13 @@ use super::registry::Id;
 const SOCKJS_GRACE: Duration = Duration::from_secs(5);
 
 /// How long a SockJS client may take to say which app it wants (§7.6).
-const PATH_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const PATH_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Bytes of messages that wait until a SockJS client is admitted.
 const MAX_EARLY: usize = 1024 * 1024;
 
 /// How long a receiver that should have ended may take to read the last of it.
-const FAREWELL: Duration = Duration::from_secs(5);
+pub(super) const FAREWELL: Duration = Duration::from_secs(5);
 
 /// What all sessions have in common.
 #[derive(Debug, Clone)]

@@ -108,7 +108,7 @@ impl Relay {
     ) -> Option<Response<Body>> {
         let client = self.client.get_or_init(connect).as_ref()?;
         let path = asked.target.split('?').next().unwrap_or_default();
-        let request = self.request(owner, asked, peer, body)?;
+        let request = as_relayed(owner, asked, peer, body)?;
         self.metrics.relayed();
         let mut leave: Leave = Box::pin(leave);
         let mut timeout = pin!(sleep(patience));
@@ -129,7 +129,7 @@ impl Relay {
                 () = &mut leave, if !hurried => {
                     hurried = true;
                     leave = Box::pin(pending());
-                    if let Some(mut hurry) = self.request(owner, asked, peer, Bytes::new()) {
+                    if let Some(mut hurry) = as_relayed(owner, asked, peer, Bytes::new()) {
                         hurry.headers_mut().insert(HURRY, HeaderValue::from_static("yes"));
                         let client = client.clone();
                         // Ends by itself, and this process has no time to wait for it if it does not.
@@ -157,21 +157,21 @@ impl Relay {
             }
         }
     }
+}
 
-    /// The request as the other node gets it.
-    fn request(&self, owner: &str, asked: Asked<'_>, peer: &PeerAddress, body: Bytes) -> Option<Request<Full<Bytes>>> {
-        let mut request = Request::new(Full::new(body));
-        *request.method_mut() = asked.method.clone();
-        *request.uri_mut() = format!("{}{}", owner.trim_end_matches('/'), asked.target).parse().ok()?;
-        let passed_on = [CONTENT_TYPE, COOKIE].into_iter();
-        let passed_on = passed_on.filter_map(|name| Some((name.clone(), asked.headers.get(&name)?.clone())));
-        request.headers_mut().extend(passed_on);
-        let origin = asked.origin.and_then(|origin| HeaderValue::from_str(origin).ok());
-        request.headers_mut().extend(origin.map(|origin| (ORIGIN, origin)));
-        let peer = HeaderValue::from_str(&peer.to_string()).unwrap_or_else(|_| HeaderValue::from_static("unknown"));
-        request.headers_mut().insert(RELAYED, peer);
-        Some(request)
-    }
+/// The request as the other node gets it.
+fn as_relayed(owner: &str, asked: Asked<'_>, peer: &PeerAddress, body: Bytes) -> Option<Request<Full<Bytes>>> {
+    let mut request = Request::new(Full::new(body));
+    *request.method_mut() = asked.method.clone();
+    *request.uri_mut() = format!("{}{}", owner.trim_end_matches('/'), asked.target).parse().ok()?;
+    let passed_on = [CONTENT_TYPE, COOKIE].into_iter();
+    let passed_on = passed_on.filter_map(|name| Some((name.clone(), asked.headers.get(&name)?.clone())));
+    request.headers_mut().extend(passed_on);
+    let origin = asked.origin.and_then(|origin| HeaderValue::from_str(origin).ok());
+    request.headers_mut().extend(origin.map(|origin| (ORIGIN, origin)));
+    let peer = HeaderValue::from_str(&peer.to_string()).unwrap_or_else(|_| HeaderValue::from_static("unknown"));
+    request.headers_mut().insert(RELAYED, peer);
+    Some(request)
 }
 
 /// A client for other nodes. Where there are no root certificates, they cannot be reached over TLS.

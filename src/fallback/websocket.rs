@@ -7,7 +7,6 @@ use std::ops::ControlFlow;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use hyper::body::Incoming;
 use hyper::header::ORIGIN;
@@ -24,11 +23,8 @@ use crate::session::{Due, Session};
 use crate::socket::Socket;
 use crate::websocket::{self, Inbound, Message, PING, Silence, farewell};
 
+use super::http_session::{FAREWELL, PATH_TIMEOUT};
 use super::{Fallbacks, Peer, packet, sending};
-
-/// How long a client may take to say which app it wants, and to read why it has to go.
-const PATH_TIMEOUT: Duration = Duration::from_secs(10);
-const FAREWELL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Bytes that may wait for a client that has not said which app it wants.
 const OUTBOX: usize = 1024 * 1024;
@@ -110,7 +106,7 @@ impl Conversation {
                 drop(poll_fn(|cx| self.inbound.poll_hear(cx, |_| {})).await);
             }
         };
-        let _ = timeout(FAREWELL_TIMEOUT, last_words).await;
+        let _ = timeout(FAREWELL, last_words).await;
     }
 
     /// Waits for the client to say which app it wants. An error without a refusal: it went before it did.
