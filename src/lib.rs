@@ -12,7 +12,8 @@
 //! 2  state     channels · webhooks · cluster · authorizers   what is true here, elsewhere, who is told, who may do what
 //! 1  ground    shutdown · socket · rewound · request_body ·  small tools without opinions
 //!              response · http_client · rate_limit ·
-//!              metrics · outbox · apps · auth
+//!              log_limit · untrusted · metrics · outbox ·
+//!              apps · auth
 //! 0  words     protocol · config                             plain data: no sockets, no tasks, no clock
 //! ```
 //!
@@ -49,6 +50,7 @@ pub mod cluster;
 pub mod config;
 pub mod fallback;
 pub mod http_client;
+pub mod log_limit;
 pub mod metrics;
 pub mod node;
 pub mod outbox;
@@ -61,6 +63,7 @@ pub mod server;
 pub mod session;
 pub mod shutdown;
 pub mod socket;
+pub mod untrusted;
 pub mod webhooks;
 pub mod websocket;
 

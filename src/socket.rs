@@ -12,6 +12,8 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
+use crate::untrusted::Untrusted;
+
 /// A connection that was accepted, and whose TLS handshake is done if it has one.
 #[derive(Debug)]
 pub enum Socket {
@@ -34,8 +36,7 @@ impl fmt::Display for PeerAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Direct(address) => address.fmt(f),
-            // A stranger may have written it.
-            Self::Forwarded(text) => text.escape_debug().fmt(f),
+            Self::Forwarded(text) => Untrusted(text).fmt(f),
         }
     }
 }

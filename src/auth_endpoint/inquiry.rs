@@ -1,7 +1,5 @@
 //! One request that was understood: what it asks for, and the answer.
 
-use std::time::Instant;
-
 use futures_util::{StreamExt, stream};
 use hyper::HeaderMap;
 use hyper::header::{AUTHORIZATION, COOKIE, HeaderValue};
@@ -13,6 +11,7 @@ use crate::authorizers::{Authorizer, Blame, Caller, Question, Wish};
 use crate::config::{AppConfig, KeyPair};
 use crate::metrics::AuthOutcome;
 use crate::protocol::{ChannelName, Kind, SocketId, json};
+use crate::untrusted::Untrusted;
 
 use super::fields::{Fields, Malformed, Names};
 use super::refusal::Refusal;
@@ -20,9 +19,6 @@ use super::{Context, Endpoint};
 
 /// Channels of one batch that are decided about at the same time.
 const BATCH_CONCURRENCY: usize = 8;
-
-/// Characters of a name or a reason in the log.
-const MAX_SHOWN: usize = 300;
 
 /// What the fields of a request say.
 pub(super) struct Asked<'a> {
@@ -147,20 +143,18 @@ impl Inquiry<'_> {
     }
 }
 
-/// Counts and logs a refusal. Nobody else learns the reason, so it is not hidden among the details, and a stranger's text in
-/// it is quoted.
+/// Counts and logs a refusal. Nobody else learns the reason, so it is not hidden among the details.
 pub(super) fn refused(context: &Context, app: Option<&AppConfig>, peer: &str, what: &str, refusal: Refusal) -> Refusal {
     let id = app.map_or("", |app| app.id.as_str());
     let blame = refusal.blame();
     let outcome = if blame == Blame::Backend { AuthOutcome::Failed } else { AuthOutcome::Denied };
     context.node.metrics().auth_request(id, outcome);
-    // As much of a stranger's text as a line should hold.
-    let shown = |text: &str| text.chars().take(MAX_SHOWN).collect::<String>();
-    let (what, reason) = (shown(what), shown(&refusal.to_string()));
-    if blame != Blame::Caller && context.authorizers.may_complain(id, Instant::now()) {
-        warn!(app = id, peer, what = ?what, reason = ?reason, "auth request refused");
+    let reason = refusal.to_string();
+    let (what, reason) = (Untrusted(what), Untrusted(&reason));
+    if blame == Blame::Caller {
+        info!(app = id, peer, %what, %reason, "auth request refused");
     } else {
-        info!(app = id, peer, what = ?what, reason = ?reason, "auth request refused");
+        warn!(app = id, peer, %what, %reason, "auth request refused");
     }
     refusal
 }

@@ -20,15 +20,12 @@ mod tokens;
 use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
-use std::time::Instant;
 
 use hyper::HeaderMap;
-use parking_lot::Mutex;
 use tracing::warn;
 
 use crate::config::AppConfig;
 use crate::protocol::{ChannelName, SocketId};
-use crate::rate_limit::RateLimit;
 use crate::shutdown::Shutdown;
 
 use forward::Forward;
@@ -36,18 +33,9 @@ use jwt::Jwt;
 
 pub use refused::{Blame, Refused};
 
-/// Lines in the log about what an operator should put right, per app.
-const COMPLAINTS_PER_SECOND: u32 = 1;
-
 /// The authorizers of all apps that have one.
 #[derive(Debug)]
-pub struct Authorizers(HashMap<String, Entry>);
-
-#[derive(Debug)]
-struct Entry {
-    authorizer: Authorizer,
-    complaints: Mutex<RateLimit>,
-}
+pub struct Authorizers(HashMap<String, Authorizer>);
 
 /// Decides for one app.
 #[derive(Debug)]
@@ -138,21 +126,14 @@ impl Authorizers {
             } else {
                 continue;
             };
-            let complaints = Mutex::new(RateLimit::per_second(COMPLAINTS_PER_SECOND));
-            authorizers.insert(config.id.clone(), Entry { authorizer, complaints });
+            authorizers.insert(config.id.clone(), authorizer);
         }
         Ok(Self(authorizers))
     }
 
     /// The authorizer of an app.
     pub fn of(&self, app_id: &str) -> Option<&Authorizer> {
-        self.0.get(app_id).map(|entry| &entry.authorizer)
-    }
-
-    /// Whether the operator should hear once more of what is wrong with an app: what strangers can cause at any rate must
-    /// not fill the log.
-    pub fn may_complain(&self, app_id: &str, now: Instant) -> bool {
-        self.0.get(app_id).is_some_and(|entry| entry.complaints.lock().take(now).is_ok())
+        self.0.get(app_id)
     }
 
     /// Whether no app has one.
@@ -162,7 +143,7 @@ impl Authorizers {
 
     /// Says aloud which apps trust everybody.
     pub fn warn_of_dev(&self) {
-        for (app, Entry { authorizer, .. }) in &self.0 {
+        for (app, authorizer) in &self.0 {
             if matches!(authorizer, Authorizer::Dev) {
                 warn!(app, "auth.dev is on: everybody who reaches this server can be anybody and hear everything");
             }

@@ -2,9 +2,12 @@
 
 use std::io::{self, IsTerminal};
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, fmt};
 
 use crate::config::{LogConfig, LogFormat};
+use crate::log_limit::LogLimit;
 
 use super::CliError;
 
@@ -31,10 +34,15 @@ impl LogArgs {
 
 /// Starts logging. Called once, as soon as the configuration is known.
 pub(super) fn start(config: &LogConfig) -> Result<(), CliError> {
-    let log = tracing_subscriber::fmt().with_env_filter(EnvFilter::try_new(&config.level)?).with_writer(io::stderr);
+    let filters = tracing_subscriber::registry().with(EnvFilter::try_new(&config.level)?);
+    let filters = filters.with(LogLimit::new(config.repeat_limit));
+    let lines = fmt::layer().with_writer(io::stderr);
     match config.format {
-        LogFormat::Json => log.json().flatten_event(true).init(),
-        LogFormat::Text => log.with_ansi(io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()).init(),
+        LogFormat::Json => filters.with(lines.json().flatten_event(true)).init(),
+        LogFormat::Text => {
+            let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+            filters.with(lines.with_ansi(colours)).init();
+        }
     }
     Ok(())
 }

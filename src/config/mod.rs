@@ -83,6 +83,21 @@ pub struct ServerConfig {
     pub drain_period: Duration,
     /// Believe `X-Forwarded-For` and `X-Forwarded-Proto`: only behind a proxy that sets them.
     pub trust_forwarded_headers: bool,
+    /// Connections of one IP address, or of one IPv6 network of 64 bits; 0 = no limit. Never more than half of what the
+    /// node can hold.
+    pub connections_per_address: u64,
+    /// New connections per second of one IP address or IPv6 /64, ten seconds' worth at once; 0 = no limit.
+    pub new_connections_per_address: u32,
+    /// Bytes of request bodies that are being received and are not verified yet, of all clients together.
+    pub body_memory: usize,
+    /// Concurrent requests on one HTTP/2 connection.
+    pub http2_streams: u32,
+    /// How long a client may accept none of the data that waits for it before it is closed with 4100.
+    pub write_timeout: Duration,
+    /// Bytes that the kernel buffers per connection for sending; 0 = as many as the system likes.
+    pub send_buffer: usize,
+    /// Bytes that the subscriptions of all clients may take on this node, about; 0 = a quarter of the machine's memory.
+    pub subscription_memory: usize,
     /// TLS on the public listener, if it is not left to a proxy.
     pub tls: Option<TlsConfig>,
 }
@@ -101,6 +116,8 @@ pub struct TlsConfig {
 pub struct AdminConfig {
     /// Address and port; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// Host names under which the listener may be addressed, besides loopback names and IP addresses.
+    pub hosts: Vec<String>,
 }
 
 /// `[log]`.
@@ -110,6 +127,9 @@ pub struct LogConfig {
     pub format: LogFormat,
     /// A level, or directives such as `info,fanfare::session=debug`.
     pub level: String,
+    /// Lines of one kind, of level `info` and above, within ten seconds; 0 = no limit. Further ones are counted and
+    /// reported in one line.
+    pub repeat_limit: u32,
 }
 
 /// How a log line looks.
@@ -294,6 +314,13 @@ pub struct Limits {
     pub watchlist_length: usize,
     /// Client events per second and connection.
     pub client_events_per_second: u32,
+    /// Messages per second and connection, on top of the client events that are allowed; 0 = no limit. A faster client
+    /// is read more slowly.
+    pub messages_per_second: u32,
+    /// Messages that a client may send at once before that rate applies.
+    pub message_burst: u32,
+    /// Times per minute that one connection may join the same presence channel; 0 = no limit.
+    pub presence_joins_per_minute: u32,
     /// Bytes of one message from a client.
     pub message: usize,
     /// Subscriptions of one connection; 0 = no limit.
@@ -306,6 +333,8 @@ pub struct Limits {
     pub messages_per_day: u64,
     /// How long a cache channel keeps its event.
     pub cache_ttl: Duration,
+    /// Bytes of the events that all cache channels of the app keep; above it the oldest is dropped.
+    pub cache_size: usize,
     /// How far the `auth_timestamp` of an API request may be from the server's clock.
     pub auth_timestamp_window: Duration,
     /// Silence after which a client is expected to ping, and is pinged.
@@ -354,11 +383,18 @@ impl Default for Config {
                 request_timeout: Duration::from_secs(30),
                 drain_period: Duration::from_secs(10),
                 trust_forwarded_headers: false,
+                connections_per_address: 10_000,
+                new_connections_per_address: 200,
+                body_memory: 64 * 1024 * 1024,
+                http2_streams: 32,
+                write_timeout: Duration::from_secs(30),
+                send_buffer: 256 * 1024,
+                subscription_memory: 0,
                 tls: None,
             },
             fallbacks: FallbacksConfig::default(),
-            admin: AdminConfig { listen: SocketAddr::from(([127, 0, 0, 1], 9601)) },
-            log: LogConfig { format: LogFormat::Text, level: "info".to_owned() },
+            admin: AdminConfig { listen: SocketAddr::from(([127, 0, 0, 1], 9601)), hosts: Vec::new() },
+            log: LogConfig { format: LogFormat::Text, level: "info".to_owned(), repeat_limit: 20 },
             webhooks: WebhooksConfig {
                 data_dir: Some("fanfare-data".into()),
                 timeout: Duration::from_secs(4),
@@ -430,12 +466,16 @@ impl Default for Limits {
             user_data: 32 * 1024,
             watchlist_length: 100,
             client_events_per_second: 10,
+            messages_per_second: 100,
+            message_burst: 2000,
+            presence_joins_per_minute: 30,
             message: 64 * 1024,
-            channels_per_connection: 0,
+            channels_per_connection: 1000,
             connections: 0,
             api_requests_per_second: 0,
             messages_per_day: 0,
             cache_ttl: Duration::from_secs(30 * 60),
+            cache_size: 64 * 1024 * 1024,
             auth_timestamp_window: Duration::from_secs(600),
             activity_timeout: Duration::from_secs(120),
             pong_timeout: Duration::from_secs(30),

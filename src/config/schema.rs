@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use super::rule::{
     Rule, address, bytes, channel_patterns, choice, claim, claim_channels, claim_text, claims, close_code, directory,
-    duration, flag, header_names, headers, identifier, log_level, name, name_or_none, number, optional_file,
-    optional_url, origins, path, path_prefix, plain_text, plain_texts, quota, readable_file, redis_urls, script_urls,
-    url, user_or_none, words,
+    duration, flag, header_names, headers, host_names, identifier, log_level, name, name_or_none, number,
+    optional_file, optional_url, origins, path, path_prefix, plain_text, plain_texts, quota, readable_file, redis_urls,
+    script_urls, url, user_or_none, words,
 };
 use super::{
     AppConfig, AuthConfig, ClusterConfig, ClusterDriver, Config, ForwardConfig, JwtAlgorithm, JwtConfig, KeyPair,
@@ -56,6 +56,13 @@ pub(super) fn node<V: Visitor>(v: &mut V, config: &mut Config) {
         v.key("request_timeout", &mut server.request_timeout, duration(SECOND..=HOUR));
         v.key("drain_period", &mut server.drain_period, duration(Duration::ZERO..=HOUR));
         v.key("trust_forwarded_headers", &mut server.trust_forwarded_headers, flag());
+        v.key("connections_per_address", &mut server.connections_per_address, quota(10_000_000));
+        v.key("new_connections_per_address", &mut server.new_connections_per_address, quota(1_000_000));
+        v.key("body_memory", &mut server.body_memory, bytes(MIB..=64 * GIB));
+        v.key("http2_streams", &mut server.http2_streams, number(1..=1000));
+        v.key("write_timeout", &mut server.write_timeout, duration(SECOND..=HOUR));
+        v.key("send_buffer", &mut server.send_buffer, bytes(0..=64 * MIB));
+        v.key("subscription_memory", &mut server.subscription_memory, bytes(0..=1024 * GIB));
         let blank = TlsConfig { certificate: "".into(), private_key: "".into() };
         v.optional("tls", &mut server.tls, &blank, |v, tls| {
             v.key("certificate", &mut tls.certificate, readable_file().required());
@@ -74,7 +81,10 @@ pub(super) fn node<V: Visitor>(v: &mut V, config: &mut Config) {
         v.key("cookie", &mut fallbacks.cookie, flag());
         v.key("client_scripts", &mut fallbacks.client_scripts, script_urls());
     });
-    v.table("admin", |v| v.key("listen", &mut config.admin.listen, address()));
+    v.table("admin", |v| {
+        v.key("listen", &mut config.admin.listen, address());
+        v.key("hosts", &mut config.admin.hosts, host_names());
+    });
     v.table("webhooks", |v| {
         let webhooks = &mut config.webhooks;
         v.key("data_dir", &mut webhooks.data_dir, directory());
@@ -90,6 +100,7 @@ pub(super) fn node<V: Visitor>(v: &mut V, config: &mut Config) {
         let formats = &[("text", LogFormat::Text), ("json", LogFormat::Json)];
         v.key("format", &mut config.log.format, choice("a log format", formats));
         v.key("level", &mut config.log.level, log_level());
+        v.key("repeat_limit", &mut config.log.repeat_limit, quota(1_000_000));
     });
 }
 
@@ -216,12 +227,16 @@ fn limits<V: Visitor>(v: &mut V, limits: &mut Limits) {
     v.key("user_data", &mut limits.user_data, bytes(KIB..=MIB));
     v.key("watchlist_length", &mut limits.watchlist_length, number(0..=10_000));
     v.key("client_events_per_second", &mut limits.client_events_per_second, number(1..=10_000));
+    v.key("messages_per_second", &mut limits.messages_per_second, quota(1_000_000));
+    v.key("message_burst", &mut limits.message_burst, number(1..=1_000_000));
+    v.key("presence_joins_per_minute", &mut limits.presence_joins_per_minute, quota(1_000_000));
     v.key("message", &mut limits.message, bytes(KIB..=MIB));
     v.key("channels_per_connection", &mut limits.channels_per_connection, quota(1_000_000));
     v.key("connections", &mut limits.connections, quota(10_000_000));
     v.key("api_requests_per_second", &mut limits.api_requests_per_second, quota(1_000_000));
     v.key("messages_per_day", &mut limits.messages_per_day, quota(1_000_000_000_000));
     v.key("cache_ttl", &mut limits.cache_ttl, duration(SECOND..=24 * HOUR));
+    v.key("cache_size", &mut limits.cache_size, bytes(64 * KIB..=64 * GIB));
     v.key("auth_timestamp_window", &mut limits.auth_timestamp_window, duration(SECOND..=24 * HOUR));
     v.key("activity_timeout", &mut limits.activity_timeout, duration(SECOND..=HOUR));
     v.key("pong_timeout", &mut limits.pong_timeout, duration(SECOND..=10 * MINUTE));

@@ -44,6 +44,7 @@ use crate::response::{Body, TEXT, any_body, empty, whole};
 use crate::session::{Session, time_to_leave};
 use crate::shutdown::Shutdown;
 use crate::socket::PeerAddress;
+use crate::untrusted::Untrusted;
 
 use http_session::{Heard, HttpSession, Rules};
 use receiver::Receiver;
@@ -308,9 +309,9 @@ impl Fallbacks {
     }
 
     fn note_refusal(&self, peer: &Peer, refusal: &Refusal) {
-        let (code, reason) = (refusal.reason.code(), &refusal.reason);
+        let (code, reason) = (refusal.reason.code(), refusal.reason.to_string());
         self.node.metrics().refused(code);
-        info!(peer = %peer.address, code, %reason, "client refused");
+        info!(peer = %peer.address, code, reason = %Untrusted(&reason), "client refused");
     }
 }
 

@@ -14,6 +14,7 @@ use tokio::time::timeout;
 
 use crate::apps::Seat;
 use crate::socket::PeerAddress;
+use crate::untrusted::Untrusted;
 
 use super::http_session::HttpSession;
 
@@ -69,8 +70,7 @@ impl Id {
 
 impl fmt::Display for Id {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A stranger has written it.
-        self.0.escape_debug().fmt(f)
+        Untrusted(&self.0).fmt(f)
     }
 }
 

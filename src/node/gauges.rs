@@ -6,7 +6,10 @@ use std::sync::Weak;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
+
+use crate::log_limit;
 
 use super::{Node, Tenant};
 
@@ -51,6 +54,13 @@ impl Collector for Gauges {
                 ConstGauge::new(value).encode(gauge)?;
             }
         }
+        let suppressed = encoder.encode_descriptor(
+            "log_lines_suppressed",
+            "Log lines left out because of log.repeat_limit",
+            None,
+            MetricType::Counter,
+        )?;
+        ConstCounter::new(log_limit::suppressed()).encode(suppressed)?;
         let mut info = encoder.encode_descriptor("build_info", "The running version", None, MetricType::Gauge)?;
         ConstGauge::new(1u64).encode(info.encode_family(&[("version", env!("CARGO_PKG_VERSION"))])?)
     }

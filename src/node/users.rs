@@ -8,6 +8,7 @@ use crate::auth;
 use crate::channels::{Changed, Connection, Greeting, Life};
 use crate::cluster::{Cluster, Recipient, Unavailable};
 use crate::protocol::{ClientError, ServerEvent, SignIn, UserId};
+use crate::untrusted::Untrusted;
 
 use super::{Client, Node, Tenant};
 
@@ -79,11 +80,11 @@ impl Node {
         match &self.cluster {
             Cluster::Redis(redis) => {
                 redis.terminate(tenant.app.id(), user_id, code).await?;
-                info!(app = tenant.app.id(), %user_id, "user terminated, on all nodes");
+                info!(app = tenant.app.id(), user_id = %Untrusted(user_id.as_str()), "user terminated, on all nodes");
             }
             Cluster::Single => {
                 let closed = tenant.users.terminate(user_id, code);
-                info!(app = tenant.app.id(), %user_id, closed, "user terminated");
+                info!(app = tenant.app.id(), user_id = %Untrusted(user_id.as_str()), closed, "user terminated");
             }
         }
         Ok(())

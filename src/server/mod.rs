@@ -20,6 +20,7 @@ use tracing::{info, warn};
 use crate::authorizers::{Authorizers, SetupError};
 use crate::config::{ClusterDriver, Config, RedisPlace, RedisUrl};
 use crate::fallback::{self, Fallbacks};
+use crate::log_limit;
 use crate::metrics::Metrics;
 use crate::node::{Gauges, Node};
 use crate::shutdown::Shutdown;
@@ -169,6 +170,7 @@ impl Server {
         }
         // Only now has everything happened that backends want to hear of.
         self.node.webhooks().stop(deliveries, LAST_WEBHOOKS).await;
+        log_limit::report(Instant::now(), true);
         match drained {
             Ok(()) => info!("stopped"),
             Err(_) => warn!("stopped before the last connections had ended"),
@@ -185,7 +187,11 @@ async fn tick(node: Arc<Node>, shutdown: Shutdown) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            _ = ticks.tick() => node.tick(Instant::now()),
+            _ = ticks.tick() => {
+                let now = Instant::now();
+                node.tick(now);
+                log_limit::report(now, false);
+            }
             () = shutdown.requested() => return,
         }
     }

@@ -25,6 +25,7 @@ use crate::rewound::Rewound;
 use crate::session::Session;
 use crate::shutdown::Shutdown;
 use crate::socket::{PeerAddress, Socket};
+use crate::untrusted::Untrusted;
 
 use super::connection;
 
@@ -174,9 +175,10 @@ impl Upgraded {
 async fn judge(context: &Context, asked: &Asked<'_>) -> Result<Session, Refusal> {
     let verdict = open(context, asked).await;
     if let Err(refusal) = &verdict {
-        let (code, reason) = (refusal.reason.code(), &refusal.reason);
+        let (code, reason) = (refusal.reason.code(), refusal.reason.to_string());
         context.node.metrics().refused(code);
-        info!(peer = %context.peer, path = asked.path, code, %reason, "client refused");
+        let (path, reason) = (Untrusted(asked.path), Untrusted(&reason));
+        info!(peer = %context.peer, %path, code, %reason, "client refused");
     }
     verdict
 }

@@ -55,6 +55,11 @@ fn is_name(text: &str) -> bool {
     text.chars().all(|c| is_word(c) || c == '.')
 }
 
+/// Names of hosts.
+pub(in crate::config) fn host_names() -> Rule<Vec<String>> {
+    texts("a host name", "host names such as \"fanfare.internal\"", |text| !text.is_empty() && is_name(text))
+}
+
 /// A user of Redis, or none.
 pub(in crate::config) fn user_or_none() -> Rule<String> {
     let allowed = |text: &str| !text.contains(|c: char| c.is_whitespace() || c.is_control());
