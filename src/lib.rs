@@ -10,10 +10,11 @@
 //! 4  session   session                                       one client's conversation
 //! 3  node      node                                          every action, written once
 //! 2  state     channels · webhooks · cluster · authorizers   what is true here, elsewhere, who is told, who may do what
-//! 1  ground    shutdown · socket · rewound · request_body ·  small tools without opinions
-//!              response · http_client · rate_limit ·
-//!              log_limit · untrusted · metrics · outbox ·
-//!              apps · auth
+//! 1  ground    shutdown · addresses · open_sockets ·       small tools without opinions
+//!              socket · rewound · body_budget ·
+//!              request_body · response · http_client ·
+//!              rate_limit · log_limit · untrusted ·
+//!              metrics · outbox · apps · auth
 //! 0  words     protocol · config                             plain data: no sockets, no tasks, no clock
 //! ```
 //!
@@ -37,6 +38,7 @@
 //! # }
 //! ```
 
+pub mod addresses;
 pub mod admin;
 pub mod api;
 pub mod apps;
@@ -44,6 +46,7 @@ pub mod auth;
 pub mod auth_endpoint;
 pub mod authorizers;
 mod bench;
+pub mod body_budget;
 pub mod channels;
 pub mod cli;
 pub mod cluster;
@@ -53,6 +56,7 @@ pub mod http_client;
 pub mod log_limit;
 pub mod metrics;
 pub mod node;
+pub mod open_sockets;
 pub mod outbox;
 pub mod protocol;
 pub mod rate_limit;

@@ -15,6 +15,9 @@ use prometheus_client::registry::Registry;
 pub struct Metrics {
     registry: Arc<Mutex<Registry>>,
     refused: Family<CodeLabel, Counter>,
+    connections_dropped: Family<ReasonLabel, Counter>,
+    connections_evicted: Counter,
+    bodies_evicted: Counter,
     api_requests: Family<StatusLabel, Counter>,
     auth_requests: Family<OutcomeLabel, Counter>,
     opened: Family<AppLabel, Counter>,
@@ -92,6 +95,11 @@ struct AppLabel {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CodeLabel {
     code: u16,
 }
@@ -147,8 +155,24 @@ impl Metrics {
                 family
             }};
         }
+        macro_rules! single {
+            ($name:literal, $help:literal) => {{
+                let counter = Counter::default();
+                registry.register($name, $help, counter.clone());
+                counter
+            }};
+        }
         Self {
             refused: counter!("connections_refused", "Connections refused at the handshake, by close code"),
+            connections_dropped: counter!(
+                "connections_dropped",
+                "Connections closed as soon as they were accepted, by reason"
+            ),
+            connections_evicted: single!(
+                "connections_evicted",
+                "Idle HTTP connections closed because the open-file limit was reached"
+            ),
+            bodies_evicted: single!("bodies_evicted", "Request bodies refused because server.body_memory was full"),
             api_requests: counter!("api_requests", "HTTP API requests, by app and status"),
             auth_requests: counter!("auth_requests", "Channels and sign-ins that the auth endpoint decided about"),
             opened: counter!("connections_opened", "Connections accepted"),
@@ -167,11 +191,7 @@ impl Metrics {
             ),
             webhooks_dead: counter!("webhooks_dead", "Webhooks given up after their time, which became dead letters"),
             webhooks_dropped: counter!("webhook_events_dropped", "Webhook events lost because too many waited"),
-            webhook_store_errors: {
-                let counter = Counter::default();
-                registry.register("webhook_store_errors", "Failures to write webhooks to disk", counter.clone());
-                counter
-            },
+            webhook_store_errors: single!("webhook_store_errors", "Failures to write webhooks to disk"),
             relay: RelayMetrics::new(&mut registry),
             cluster: ClusterMetrics::new(&mut registry),
             registry: Arc::new(Mutex::new(registry)),
@@ -215,6 +235,21 @@ impl Metrics {
     /// Counts a connection that was refused, by its close code.
     pub fn refused(&self, code: u16) {
         self.refused.get_or_create(&CodeLabel { code }).inc();
+    }
+
+    /// Counts a connection that was closed as soon as it was accepted.
+    pub fn connection_dropped(&self, reason: &'static str) {
+        self.connections_dropped.get_or_create(&ReasonLabel { reason }).inc();
+    }
+
+    /// Counts idle connections that were closed to make room.
+    pub fn connections_evicted(&self, count: usize) {
+        self.connections_evicted.inc_by(count as u64);
+    }
+
+    /// The counter of bodies that had to make room.
+    pub fn bodies_evicted(&self) -> Counter {
+        self.bodies_evicted.clone()
     }
 
     /// Counts an API request for an app that does not exist, by its HTTP status.

@@ -6,6 +6,7 @@ use std::io::{self, ErrorKind, IoSlice};
 use std::pin::Pin;
 use std::sync::OnceLock;
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Instant;
 
 use parking_lot::{Mutex, MutexGuard};
 use tokio::io::AsyncWrite;
@@ -53,6 +54,8 @@ struct Backlog {
     dropped: u64,
     /// The encryption holds bytes back.
     flush: bool,
+    /// When something was written last, or began to wait.
+    progress: Option<Instant>,
 }
 
 impl Outbox {
@@ -159,6 +162,23 @@ impl Outbox {
         self.queue.lock().backlog.as_ref().is_none_or(|backlog| backlog.is_idle())
     }
 
+    /// Since when something waits of which the socket takes nothing.
+    pub fn stalled_since(&self) -> Option<Instant> {
+        let queue = self.queue.lock();
+        queue.backlog.as_ref().filter(|backlog| !backlog.frames.is_empty() || backlog.flush)?.progress
+    }
+
+    /// Gives up what a client has not read, which takes nothing: as if too much waited.
+    pub fn give_up(&self) {
+        let mut queue = self.queue.lock();
+        let backlog = queue.backlog();
+        if backlog.closed.is_none() {
+            backlog.give_up();
+            backlog.closed = Some(CloseReason::SlowConsumer);
+            wake(queue);
+        }
+    }
+
     /// Why nothing more will be accepted, if that is so.
     pub fn closed(&self) -> Option<CloseReason> {
         self.queue.lock().backlog.as_ref()?.closed.clone()
@@ -252,6 +272,9 @@ impl Backlog {
             self.dropped += 1;
             return;
         }
+        if self.frames.is_empty() {
+            self.progress = Some(Instant::now());
+        }
         self.bytes += frame.len();
         self.frames.push_back(frame);
         if self.bytes > limit {
@@ -288,6 +311,7 @@ impl Backlog {
                 return Poll::Ready(Err(ErrorKind::WriteZero.into()));
             }
             self.begun += written;
+            self.progress = Some(Instant::now());
             while let Some(frame) = self.frames.front().filter(|frame| frame.len() <= self.begun) {
                 self.begun -= frame.len();
                 self.bytes -= frame.len();

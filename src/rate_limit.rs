@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-/// Allows `rate` actions a second, and as many at once.
+/// Allows so many actions a second, and so many at once.
 #[derive(Debug, Clone)]
 pub struct RateLimit {
     /// The time one action costs; zero for no limit.
@@ -14,10 +14,15 @@ pub struct RateLimit {
 }
 
 impl RateLimit {
-    /// A full bucket; `rate` 0 allows everything.
+    /// A full bucket for `rate` actions a second, and as many at once; 0 allows everything.
     pub fn per_second(rate: u32) -> Self {
+        Self::new(rate, rate)
+    }
+
+    /// A full bucket for `rate` actions a second, and `burst` at once; `rate` 0 allows everything.
+    pub fn new(rate: u32, burst: u32) -> Self {
         let cost = Duration::from_secs(1).checked_div(rate).unwrap_or_default();
-        Self { cost, burst: cost * rate, spent_until: None }
+        Self { cost, burst: cost * burst, spent_until: None }
     }
 
     /// Takes one action. A refused one costs nothing.
@@ -35,6 +40,21 @@ impl RateLimit {
         }
         self.spent_until = Some(spent_until);
         Ok(())
+    }
+
+    /// Takes one action that has happened already, on credit if the bucket is empty. Returns when the credit is paid back.
+    pub fn charge(&mut self, now: Instant) -> Option<Instant> {
+        if self.cost.is_zero() {
+            return None;
+        }
+        let spent_until = self.spent_until.map_or(now, |spent| spent.max(now)) + self.cost;
+        self.spent_until = Some(spent_until);
+        spent_until.checked_sub(self.burst).filter(|paid| *paid > now)
+    }
+
+    /// Whether nothing is left to refill, so that a new bucket would be the same.
+    pub fn is_full(&self, now: Instant) -> bool {
+        self.spent_until.is_none_or(|spent| spent <= now)
     }
 }
 
@@ -55,6 +75,18 @@ mod tests {
         assert!(limit.take(start + Duration::from_millis(100)).is_err());
         let later = start + Duration::from_secs(60);
         assert_eq!((0..20).filter(|_| limit.take(later).is_ok()).count(), 10);
+    }
+
+    #[test]
+    fn an_action_on_credit_has_to_be_paid_back() {
+        let start = Instant::now();
+        let mut limit = RateLimit::new(10, 3);
+        assert!((0..3).all(|_| limit.charge(start).is_none()) && !limit.is_full(start));
+        assert_eq!(limit.charge(start), Some(start + Duration::from_millis(100)));
+        assert_eq!(limit.charge(start), Some(start + Duration::from_millis(200)));
+        let later = start + Duration::from_secs(1);
+        assert!(limit.is_full(later) && limit.charge(later).is_none());
+        assert_eq!(RateLimit::new(0, 3).charge(start), None);
     }
 
     #[test]

@@ -4,11 +4,12 @@ use std::ops::Deref;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::{BodyExt, Limited};
 use hyper::body::{Body, Incoming};
 use tokio::select;
 use tokio::time::timeout;
 
+use crate::body_budget::{BodyBudget, Evicted, Reservation};
 use crate::shutdown::Shutdown;
 
 /// Bytes of a body that is too large which are read and thrown away.
@@ -23,6 +24,25 @@ pub enum BodyError {
     Incomplete,
     /// It did not arrive in time.
     Timeout,
+    /// It had to make room for others.
+    Crowded,
+}
+
+impl From<Evicted> for BodyError {
+    fn from(Evicted: Evicted) -> Self {
+        Self::Crowded
+    }
+}
+
+/// What bounds a body besides its length.
+#[derive(Debug, Clone, Copy)]
+pub struct BodyRules<'a> {
+    /// The time in which it has to come.
+    pub deadline: Duration,
+    /// The memory that it shares with others; `None` if its sender is known.
+    pub budget: Option<&'a BodyBudget>,
+    /// Who says stop.
+    pub shutdown: &'a Shutdown,
 }
 
 /// The body of a request, as whoever read the head hands it on.
@@ -30,6 +50,8 @@ pub enum BodyError {
 pub enum RequestBody<'a> {
     /// It was read, or could not be.
     Read(Result<&'a [u8], BodyError>),
+    /// So many bytes of it are announced, and somebody else is going to read them.
+    Length(usize),
     /// It is still to be read.
     Coming(Incoming),
 }
@@ -37,10 +59,10 @@ pub enum RequestBody<'a> {
 /// A body that was read.
 #[derive(Debug)]
 pub enum Content<'a> {
-    /// Somewhere else.
-    There(&'a [u8]),
-    /// Here.
-    Here(Bytes),
+    /// In the buffer of its connection.
+    Borrowed(&'a [u8]),
+    /// Read from hyper, with its part of the budget.
+    Owned(Bytes, Option<Reservation>),
 }
 
 impl Deref for Content<'_> {
@@ -48,22 +70,43 @@ impl Deref for Content<'_> {
 
     fn deref(&self) -> &[u8] {
         match self {
-            Self::There(bytes) => bytes,
-            Self::Here(bytes) => bytes,
+            Self::Borrowed(bytes) => bytes,
+            Self::Owned(bytes, _) => bytes,
         }
     }
 }
 
 impl<'a> RequestBody<'a> {
+    /// Whether it is known to be longer than this.
+    pub fn exceeds(&self, limit: usize) -> bool {
+        match self {
+            Self::Read(Ok(bytes)) => bytes.len() > limit,
+            Self::Read(Err(_)) => false,
+            Self::Length(length) => *length > limit,
+            Self::Coming(body) => body.size_hint().lower() > limit as u64,
+        }
+    }
+
     /// Reads the body, if nobody has yet.
     ///
     /// # Errors
     /// See [`BodyError`].
-    pub async fn read(self, limit: usize, deadline: Duration, shutdown: &Shutdown) -> Result<Content<'a>, BodyError> {
+    pub async fn read(self, limit: usize, rules: BodyRules<'_>) -> Result<Content<'a>, BodyError> {
         match self {
             Self::Read(Ok(bytes)) if bytes.len() > limit => Err(BodyError::TooLarge),
-            Self::Read(result) => result.map(Content::There),
-            Self::Coming(body) => read_body(body, limit, deadline, shutdown).await.map(Content::Here),
+            Self::Read(result) => result.map(Content::Borrowed),
+            Self::Length(_) => Err(BodyError::Incomplete),
+            Self::Coming(body) => read_body(body, limit, rules).await,
+        }
+    }
+
+    /// Nobody wants it. What is still to come is thrown away for a while: most libraries read no answer before they have
+    /// sent everything, and would only see a broken connection.
+    pub fn discard(self, rules: BodyRules<'_>) {
+        if let Self::Coming(body) = self
+            && !body.is_end_stream()
+        {
+            discard(body, rules);
         }
     }
 }
@@ -72,32 +115,50 @@ impl<'a> RequestBody<'a> {
 ///
 /// # Errors
 /// See [`BodyError`].
-pub async fn read_body(
-    mut body: Incoming,
-    limit: usize,
-    deadline: Duration,
-    shutdown: &Shutdown,
-) -> Result<Bytes, BodyError> {
+pub async fn read_body(mut body: Incoming, limit: usize, rules: BodyRules<'_>) -> Result<Content<'static>, BodyError> {
     if body.size_hint().lower() > limit as u64 {
-        discard(body, deadline, shutdown);
+        discard(body, rules);
         return Err(BodyError::TooLarge);
     }
-    match timeout(deadline, Limited::new(&mut body, limit).collect()).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            discard(body, deadline, shutdown);
+    let reservation = rules.budget.filter(|_| !body.is_end_stream()).map(BodyBudget::reserve);
+    let reading = timeout(rules.deadline, collect(&mut body, limit, reservation.as_ref()));
+    let result = match &reservation {
+        None => reading.await,
+        Some(reservation) => select! {
+            result = reading => result,
+            () = reservation.evicted() => Ok(Err(BodyError::Crowded)),
+        },
+    };
+    match result.unwrap_or(Err(BodyError::Timeout)) {
+        Ok(bytes) => Ok(Content::Owned(bytes.into(), reservation)),
+        Err(BodyError::TooLarge) => {
+            discard(body, rules);
             Err(BodyError::TooLarge)
         }
-        Ok(Err(_)) => Err(BodyError::Incomplete),
-        Err(_) => Err(BodyError::Timeout),
+        Err(error) => Err(error),
     }
 }
 
-/// Lets a client go on sending what it is being told is too much, within reason: most libraries read no answer before
-/// they have sent everything, and would only see a broken connection.
-fn discard(body: Incoming, deadline: Duration, shutdown: &Shutdown) {
-    let stop = shutdown.clone();
-    shutdown.spawn(async move {
+async fn collect(body: &mut Incoming, limit: usize, reservation: Option<&Reservation>) -> Result<Vec<u8>, BodyError> {
+    let mut bytes = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| BodyError::Incomplete)?;
+        let Some(data) = frame.data_ref() else { continue };
+        if bytes.len() + data.len() > limit {
+            return Err(BodyError::TooLarge);
+        }
+        if let Some(reservation) = reservation {
+            reservation.grow(data.len())?;
+        }
+        bytes.extend_from_slice(data);
+    }
+    Ok(bytes)
+}
+
+/// Lets a client go on sending what it is being told is too much, within reason.
+fn discard(body: Incoming, rules: BodyRules<'_>) {
+    let (stop, deadline) = (rules.shutdown.clone(), rules.deadline);
+    rules.shutdown.spawn(async move {
         let mut body = Limited::new(body, MAX_DISCARDED);
         let rest = async { while let Some(Ok(_)) = body.frame().await {} };
         select! {

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use foldhash::quality::RandomState;
 use tracing::{debug, trace};
 
+use crate::addresses::AddressSeat;
 use crate::apps::Seat;
-use crate::config::origin_allowed;
+use crate::config::{Limits, origin_allowed};
 use crate::node::{Admission, Client, ClientEvent, Handshake, Node, Refusal, SubscribeRequest};
 use crate::outbox::Outbox;
 use crate::protocol::{
@@ -28,6 +29,8 @@ pub struct Session {
     subscriptions: HashMap<ChannelName, Option<UserId>, RandomState>,
     user: Option<Box<SignIn>>,
     client_events: RateLimit,
+    /// Of all that the client says.
+    messages: RateLimit,
     last_activity: Instant,
     /// The client was silent for the activity timeout, and has been asked for a sign of life.
     probed: bool,
@@ -36,6 +39,8 @@ pub struct Session {
     app_seat: Option<Seat>,
     /// Its places in the counts of this node and of the app.
     _places: [Seat; 2],
+    /// Its place among the clients of its address.
+    _address_seat: Option<AddressSeat>,
     closed: bool,
 }
 
@@ -57,7 +62,7 @@ impl Session {
     /// # Errors
     /// The refusal, for the transport to tell and to count.
     pub async fn open(node: &Arc<Node>, handshake: &Handshake<'_>) -> Result<Self, Refusal> {
-        let Admission { tenant, version, places, app_seat } = node.connect(handshake).await?;
+        let Admission { tenant, version, places, address_seat, app_seat } = node.connect(handshake).await?;
         let now = Instant::now();
         let config = tenant.app.config();
         let limits = &config.limits;
@@ -73,11 +78,13 @@ impl Session {
             subscriptions: HashMap::default(),
             user: None,
             client_events: RateLimit::per_second(limits.client_events_per_second),
+            messages: message_rate(limits),
             last_activity: now,
             probed: false,
             authorize_by: config.authorized_connections.then(|| now + limits.authorization_timeout),
             app_seat,
             _places: places,
+            _address_seat: address_seat,
             closed: false,
             client,
         })
@@ -145,6 +152,12 @@ impl Session {
         Due::Probe
     }
 
+    /// Charges the client for a message, of whatever kind. Returns until when it has sent enough: the transport reads
+    /// nothing more before.
+    pub fn charge(&mut self, now: Instant) -> Option<Instant> {
+        self.messages.charge(now)
+    }
+
     /// Handles one text message. Whatever it causes is in outboxes when this returns. After the end nothing is handled.
     pub fn handle(&mut self, text: &str) {
         if self.client.outbox.is_closed() {
@@ -166,6 +179,12 @@ impl Session {
     pub fn refuse(&self, error: &ClientError) {
         self.note_refusal(error);
         self.client.outbox.push(ServerEvent::Error(error).encode());
+    }
+
+    /// Tells the client that its message was longer than the limit, and was thrown away.
+    pub fn refuse_too_large(&self) {
+        self.client.tenant.metrics.received.inc();
+        self.refuse(&ClientError::MessageTooLarge(self.message_limit()));
     }
 
     fn note_refusal(&self, error: &ClientError) {
@@ -333,6 +352,17 @@ impl Session {
         self.authorize_by = None;
         if self.app_seat.is_none() {
             self.app_seat = self.node.authorized(&self.client);
+        }
+    }
+}
+
+/// Client events have a limit of their own and come on top: raising that one must not need a second setting.
+fn message_rate(limits: &Limits) -> RateLimit {
+    match limits.messages_per_second {
+        0 => RateLimit::per_second(0),
+        rate => {
+            let with_events = |count: u32| count.saturating_add(limits.client_events_per_second);
+            RateLimit::new(with_events(rate), with_events(limits.message_burst))
         }
     }
 }

@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
+use crate::addresses::Network;
 use crate::untrusted::Untrusted;
 
 /// A connection that was accepted, and whose TLS handshake is done if it has one.
@@ -30,6 +31,19 @@ pub enum PeerAddress {
     Direct(SocketAddr),
     /// What a trusted proxy says.
     Forwarded(Box<str>),
+}
+
+impl PeerAddress {
+    /// The network that the client belongs to.
+    pub fn network(&self) -> Network {
+        match self {
+            Self::Direct(address) => Network::of(address.ip()),
+            Self::Forwarded(text) => {
+                let ip = text.parse().or_else(|_| text.parse().map(|address: SocketAddr| address.ip()));
+                ip.map_or_else(|_| Network::unknown(), Network::of)
+            }
+        }
+    }
 }
 
 impl fmt::Display for PeerAddress {

@@ -17,10 +17,12 @@ use hyper::{Method, StatusCode};
 use percent_encoding::percent_decode_str;
 use tracing::debug;
 
+use crate::addresses::{Addresses, Network};
 use crate::node::Node;
 use crate::request_body::RequestBody;
 use crate::response::{Answer, JSON, TEXT};
 use crate::shutdown::Shutdown;
+use crate::untrusted::Untrusted;
 
 use error::ApiError;
 use signed::Signed;
@@ -36,6 +38,8 @@ const MAX_SEGMENTS: usize = 5;
 pub struct Context {
     /// The node.
     pub node: Arc<Node>,
+    /// Sockets by address.
+    pub sockets: Arc<Addresses>,
     /// Who says stop.
     pub shutdown: Shutdown,
     /// How long a client may take for the body of a request.
@@ -51,6 +55,8 @@ pub struct Call<'a> {
     pub path: &'a str,
     /// The query string; empty if there is none.
     pub query: &'a str,
+    /// The address of its socket, where sockets are counted by address.
+    pub from: Option<Network>,
 }
 
 /// What an endpoint answers: a JSON object, and its status.
@@ -79,16 +85,31 @@ pub async fn handle(context: &Context, call: Call<'_>, body: RequestBody<'_>) ->
         Ok((app_id, endpoint)) => (app_id, serve(context, call, body, app_id, endpoint).await),
         Err(error) => (None, Err(error)),
     };
-    let answer = match result {
-        Ok(Reply { status, body: Cow::Borrowed(body) }) => Answer::new(status, JSON, body),
-        Ok(Reply { status, body: Cow::Owned(body) }) => Answer::new(status, JSON, body),
-        Err(error) => {
-            // Quoted, as it repeats what a stranger wrote.
-            debug!(path = call.path, error = ?error.to_string(), "API request refused");
-            refuse(&error)
-        }
+    match result {
+        Ok(Reply { status, body: Cow::Borrowed(body) }) => count(node, app_id, Answer::new(status, JSON, body)),
+        Ok(Reply { status, body: Cow::Owned(body) }) => count(node, app_id, Answer::new(status, JSON, body)),
+        Err(error) => refused(node, call, app_id, &error),
+    }
+}
+
+/// The answer to a request that cannot be authentic, before anybody reads its body of this `length`.
+pub fn refuse_by_head(context: &Context, call: Call<'_>, length: usize) -> Option<Answer> {
+    let node = &context.node;
+    let (app_id, error) = match route(call.method, call.path) {
+        Ok((app_id, _)) => (app_id, signed::precheck(context, call, length, app_id).err()?),
+        Err(error) => (None, error),
     };
-    // Only known apps get a label: anybody can ask for any other.
+    Some(refused(node, call, app_id, &error))
+}
+
+/// Refuses a request, and counts that.
+fn refused(node: &Node, call: Call<'_>, app_id: Option<&str>, error: &ApiError) -> Answer {
+    debug!(path = %Untrusted(call.path), error = %Untrusted(&error.to_string()), "API request refused");
+    count(node, app_id, refuse(error))
+}
+
+/// Counts an answer. Only known apps get a label: anybody can ask for any other.
+fn count(node: &Node, app_id: Option<&str>, answer: Answer) -> Answer {
     let status = answer.status.as_u16();
     match app_id.and_then(|id| node.tenants().by_id(id)) {
         Some(tenant) => tenant.metrics.api_request(status),

@@ -12,7 +12,7 @@ use sha2::Sha256;
 
 use crate::apps::mac_of;
 
-pub use request::{Pair, RequestError, SignedQuery, form_pairs, query_pairs, sign_request};
+pub use request::{Pair, RequestError, SignedQuery, form_pairs, query_pairs, sign_request, verify_body};
 pub use signer::{Signer, shared_secret};
 pub use token::{TokenError, channel_text, user_text, verify_token};
 

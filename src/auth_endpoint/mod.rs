@@ -20,9 +20,10 @@ use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 
 use crate::authorizers::{Authorizer, Authorizers};
+use crate::body_budget::BodyBudget;
 use crate::config::AppConfig;
 use crate::node::{Node, Tenant};
-use crate::request_body::read_body;
+use crate::request_body::{BodyRules, Content, read_body};
 use crate::response::{JAVASCRIPT, JSON, TEXT, respond};
 use crate::shutdown::Shutdown;
 
@@ -42,6 +43,8 @@ pub struct Context {
     pub node: Arc<Node>,
     /// Who decides.
     pub authorizers: Arc<Authorizers>,
+    /// The memory for bodies.
+    pub bodies: BodyBudget,
     /// Who says stop.
     pub shutdown: Shutdown,
     /// How long a client may take for the body of a request.
@@ -77,7 +80,8 @@ pub async fn handle(
         }
         Method::POST => {
             let (access, answer) = match read_fields(context, &head, body, query).await {
-                Ok(fields) => answer(context, peer, &head.headers, fields, endpoint, None).await,
+                // The body keeps its part of the budget until the answer is there.
+                Ok((fields, _body)) => answer(context, peer, &head.headers, fields, endpoint, None).await,
                 Err(refusal) => (access, Err(refused(context, None, peer, "request", refusal))),
             };
             let mut response = plain(answer);
@@ -135,16 +139,24 @@ impl Context {
     }
 }
 
-/// The fields of query and body together.
-async fn read_fields(context: &Context, head: &Parts, body: Incoming, query: Fields) -> Result<Fields, Refusal> {
-    let body = read_body(body, MAX_BODY, context.request_timeout, &context.shutdown).await?;
+/// The fields of query and body together, and the body.
+async fn read_fields(
+    context: &Context,
+    head: &Parts,
+    body: Incoming,
+    query: Fields,
+) -> Result<(Fields, Content<'static>), Refusal> {
+    let rules =
+        BodyRules { deadline: context.request_timeout, budget: Some(&context.bodies), shutdown: &context.shutdown };
+    let body = read_body(body, MAX_BODY, rules).await?;
     let text = String::from_utf8_lossy(&body);
     let kind = head.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     let fields = match kind.trim().to_ascii_lowercase().starts_with("application/json") {
         true => Fields::of_json(&text)?,
         false => Fields::of_form(&text),
     };
-    Ok(query.and(fields))
+    let fields = query.and(fields);
+    Ok((fields, body))
 }
 
 fn callback(query: &Fields) -> Result<Callback, Malformed> {

@@ -49,6 +49,7 @@ impl Refusal {
             Self::Malformed(_) | Self::Body(BodyError::Incomplete) => StatusCode::BAD_REQUEST,
             Self::Body(BodyError::TooLarge) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Body(BodyError::Timeout) => StatusCode::REQUEST_TIMEOUT,
+            Self::Body(BodyError::Crowded) => StatusCode::SERVICE_UNAVAILABLE,
             _ if self.blame() == Blame::Backend => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::FORBIDDEN,
         }
@@ -83,5 +84,6 @@ fn body(error: &BodyError) -> String {
         BodyError::TooLarge => format!("the body is longer than {MAX_BODY} bytes"),
         BodyError::Incomplete => "the body could not be read".to_owned(),
         BodyError::Timeout => "the body was not received in time (server.request_timeout)".to_owned(),
+        BodyError::Crowded => "the body took too long while many others came (server.body_memory)".to_owned(),
     }
 }

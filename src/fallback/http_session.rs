@@ -24,6 +24,12 @@ pub(super) const PATH_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes of messages that wait until a SockJS client is admitted.
 const MAX_EARLY: usize = 1024 * 1024;
 
+/// Bytes that each of them takes besides its text, about.
+const OVERHEAD: usize = 32;
+
+/// Messages that are handled before everybody else has a turn.
+const TURN: usize = 64;
+
 /// How long a receiver that should have ended may take to read the last of it.
 pub(super) const FAREWELL: Duration = Duration::from_secs(5);
 
@@ -105,8 +111,8 @@ pub(super) struct Packets {
 pub(super) enum Heard {
     /// They were handled.
     All,
-    /// They were handled, but for those that are larger than the app allows: about these the client was told.
-    TooLarge,
+    /// So many were handled. The others have to wait until then, if the client has said too much, or for their turn.
+    Part(usize, Option<Instant>),
     /// There is nobody any more who could.
     Gone,
     /// This is the first one of a SockJS client, which says what it wants. The others wait.
@@ -271,13 +277,18 @@ impl HttpSession {
         match &mut state.stage {
             Stage::Open(session) if session.outbox().is_closed() => Heard::Gone,
             Stage::Open(session) => {
-                session.alive(Instant::now());
-                let limit = session.message_limit();
-                messages.iter().for_each(|message| session.handle(message));
-                match messages.iter().any(|message| message.len() > limit) {
-                    true => Heard::TooLarge,
-                    false => Heard::All,
+                let now = Instant::now();
+                session.alive(now);
+                for (index, message) in messages.iter().enumerate() {
+                    if index == TURN {
+                        return Heard::Part(index, None);
+                    }
+                    session.handle(message);
+                    if let Some(until) = session.charge(now) {
+                        return Heard::Part(index + 1, Some(until));
+                    }
                 }
+                Heard::All
             }
             Stage::Expecting { until } => match messages.split_first() {
                 Some((wish, early)) => {
@@ -287,7 +298,7 @@ impl HttpSession {
                 None => Heard::All,
             },
             Stage::Opening { early, .. } => {
-                let bytes: usize = early.iter().chain(messages).map(String::len).sum();
+                let bytes: usize = early.iter().chain(messages).map(|message| message.len() + OVERHEAD).sum();
                 if bytes > MAX_EARLY {
                     return Heard::Gone;
                 }
@@ -311,6 +322,14 @@ impl HttpSession {
             Err((reason, version)) => Stage::closed(&reason, version),
         };
         state.wake();
+    }
+
+    /// Bytes of one message, once it is known for which app.
+    pub(super) fn message_limit(&self) -> Option<usize> {
+        match &self.state.lock().stage {
+            Stage::Open(session) => Some(session.message_limit()),
+            _ => None,
+        }
     }
 
     /// Whether a page of this origin may speak for the client.

@@ -29,22 +29,26 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, ORIGIN};
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, ORIGIN, RETRY_AFTER};
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
-use tokio::time::sleep;
+use tokio::task::yield_now;
+use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, info, warn};
 
 use crate::auth::query_pairs;
+use crate::body_budget::BodyBudget;
 use crate::cluster::RedisCluster;
 use crate::config::FallbacksConfig;
 use crate::node::{Handshake, Node, Refusal};
+use crate::open_sockets::Place;
 use crate::protocol::CloseReason;
-use crate::request_body::RequestBody;
+use crate::request_body::{BodyRules, RequestBody};
 use crate::response::{Body, TEXT, any_body, empty, whole};
 use crate::session::{Session, time_to_leave};
 use crate::shutdown::Shutdown;
 use crate::socket::PeerAddress;
 use crate::untrusted::Untrusted;
+use crate::websocket::TimeLimits;
 
 use http_session::{Heard, HttpSession, Rules};
 use receiver::Receiver;
@@ -73,7 +77,8 @@ pub struct Fallbacks {
     registry: Registry,
     relay: Relay,
     drain_period: Duration,
-    request_timeout: Duration,
+    limits: TimeLimits,
+    bodies: BodyBudget,
     /// Bytes that a client may send before it is known for which app.
     max_body: usize,
 }
@@ -87,6 +92,8 @@ pub struct Peer {
     pub secure: bool,
     /// Ends that connection, if whoever writes to it would wait for ever.
     pub hang_up: HangUp,
+    /// The place of its socket, if nobody else keeps it until the connection ends.
+    pub place: Option<Arc<Place>>,
 }
 
 /// What a request says, as far as it matters here.
@@ -118,12 +125,13 @@ impl Fallbacks {
         node: Arc<Node>,
         config: FallbacksConfig,
         drain_period: Duration,
-        request_timeout: Duration,
+        limits: TimeLimits,
+        bodies: BodyBudget,
         shutdown: Shutdown,
     ) -> Arc<Self> {
-        let limits = node.tenants().all().iter().map(|tenant| tenant.app.config().limits.http_body);
+        let body_limits = node.tenants().all().iter().map(|tenant| tenant.app.config().limits.http_body);
         let fallbacks = Arc::new(Self {
-            max_body: limits.max().unwrap_or(0),
+            max_body: body_limits.max().unwrap_or(0),
             rules: Arc::new(Rules {
                 grace: config.grace,
                 heartbeat: config.heartbeat,
@@ -135,7 +143,8 @@ impl Fallbacks {
             shutdown,
             config,
             drain_period,
-            request_timeout,
+            limits,
+            bodies,
         });
         fallbacks.node.metrics().register(Box::new(gauges::Gauges(Arc::downgrade(&fallbacks))));
         fallbacks
@@ -277,7 +286,8 @@ impl Fallbacks {
             if self.shutdown.is_requested() {
                 return Err(refuse(CloseReason::ShuttingDown));
             }
-            let handshake = Handshake { key, protocol, origin, secure: peer.secure };
+            let handshake =
+                Handshake { key, protocol, origin, secure: peer.secure, network: Some(peer.address.network()) };
             Session::open(&self.node, &handshake).await
         };
         let verdict = opening.await;
@@ -401,7 +411,15 @@ impl Call<'_> {
         if session.is_none() && self.others().is_none() {
             return unknown_session();
         }
-        let body = match body.read(limit, fallbacks.request_timeout, &fallbacks.shutdown).await {
+        if session.as_ref().is_some_and(|session| !session.allows(self.asked.origin)) {
+            return forbidden();
+        }
+        let rules = BodyRules {
+            deadline: fallbacks.limits.message,
+            budget: Some(&fallbacks.bodies),
+            shutdown: &fallbacks.shutdown,
+        };
+        let body = match body.read(limit, rules).await {
             Ok(body) => body,
             Err(error) => return sending::unreadable(error),
         };
@@ -409,22 +427,47 @@ impl Call<'_> {
             let elsewhere = Box::pin(self.elsewhere(Bytes::copy_from_slice(&body), false));
             return elsewhere.await.unwrap_or_else(unknown_session);
         };
-        if !session.allows(self.asked.origin) {
-            return forbidden();
-        }
         let messages = match form.parse(&body) {
             Ok(messages) => messages,
             Err(reason) => return whole(StatusCode::INTERNAL_SERVER_ERROR, TEXT, reason),
         };
-        match session.hear(&messages) {
-            Heard::All => form.thanks(),
-            Heard::TooLarge => whole(StatusCode::PAYLOAD_TOO_LARGE, TEXT, "Message too large\n"),
-            Heard::Gone => unknown_session(),
-            Heard::Wish(message) => {
-                Box::pin(self.admit(&session, &message)).await;
-                form.thanks()
+        let limit = session.message_limit();
+        let too_large = limit.is_some_and(|limit| messages.iter().any(|message| message.len() > limit));
+        let give_up = Instant::now() + fallbacks.limits.message;
+        let mut rest = &messages[..];
+        loop {
+            match session.hear(rest) {
+                Heard::All if too_large => return whole(StatusCode::PAYLOAD_TOO_LARGE, TEXT, "Message too large\n"),
+                Heard::All => return form.thanks(),
+                Heard::Gone => return unknown_session(),
+                Heard::Wish(message) => {
+                    Box::pin(self.admit(&session, &message)).await;
+                    return form.thanks();
+                }
+                Heard::Part(count, until) => {
+                    rest = &rest[count..];
+                    match until.map(Instant::from_std) {
+                        _ if rest.is_empty() => {}
+                        Some(until) if until > give_up => return self.too_fast(rest.len()),
+                        Some(until) => sleep_until(until).await,
+                        None => yield_now().await,
+                    }
+                }
             }
         }
+    }
+
+    /// Refuses messages that would have to wait longer than a request may take.
+    fn too_fast(&self, messages: usize) -> Response<Body> {
+        let peer = &self.peer.address;
+        info!(%peer, messages, "messages refused: a client sends more than limits.messages_per_second allows");
+        let mut response = whole(
+            StatusCode::TOO_MANY_REQUESTS,
+            TEXT,
+            format!("{messages} messages were not accepted (setting limits.messages_per_second)\n"),
+        );
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        response
     }
 
     /// Admits a SockJS client, which has said what it wants.
@@ -457,7 +500,7 @@ impl Call<'_> {
                 None => relay.find(redis, &self.id, begins, gone.as_deref()).await?,
             };
             let (peer, leave) = (&self.peer.address, self.fallbacks.leave());
-            let patience = self.fallbacks.rules.heartbeat + self.fallbacks.request_timeout;
+            let patience = self.fallbacks.rules.heartbeat + self.fallbacks.limits.message;
             match relay.pass_on(&found, self.asked, peer, body.clone(), patience, leave).await {
                 Some(response) => return Some(response),
                 None => gone = Some(found),

@@ -60,6 +60,7 @@ pub(super) fn unreadable(error: BodyError) -> Response<Body> {
         BodyError::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "Body too large\n"),
         BodyError::Incomplete => (StatusCode::BAD_REQUEST, "Incomplete body\n"),
         BodyError::Timeout => (StatusCode::REQUEST_TIMEOUT, "The body did not arrive in time\n"),
+        BodyError::Crowded => (StatusCode::SERVICE_UNAVAILABLE, "The body took too long while many others came\n"),
     };
     whole(status, TEXT, text)
 }

@@ -21,13 +21,19 @@ use crate::protocol::{ClientError, CloseReason, Frame};
 use crate::response::{Body, any_body};
 use crate::session::{Due, Session};
 use crate::socket::Socket;
-use crate::websocket::{self, Inbound, Message, PING, Silence, farewell};
+use crate::websocket::{self, Alarm, Inbound, Message, PING, Silence, farewell};
 
 use super::http_session::{FAREWELL, PATH_TIMEOUT};
 use super::{Fallbacks, Peer, packet, sending};
 
 /// Bytes that may wait for a client that has not said which app it wants.
 const OUTBOX: usize = 1024 * 1024;
+
+/// Bytes of the message in which a client says which app it wants.
+const MAX_WISH: usize = 16 * 1024;
+
+/// Messages in one packet. Clients send one, or a few that came up at the same moment.
+const MAX_MESSAGES: usize = 1000;
 
 /// What messages look like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,13 +69,14 @@ pub(super) async fn upgrade(
         node: Arc::clone(&fallbacks.node),
         shutdown: fallbacks.shutdown.clone(),
         drain_period: fallbacks.drain_period,
-        upgrade_timeout: fallbacks.request_timeout,
+        limits: fallbacks.limits,
         peer: peer.address.clone(),
         secure: peer.secure,
+        place: peer.place.clone(),
     };
     let talk = move |_, socket: Socket, read: Vec<u8>| async move {
         let wire = Arc::new(Outbox::new(OUTBOX));
-        let inbound = Inbound::new(socket, read, Arc::clone(&wire));
+        let inbound = Inbound::new(socket, read, Arc::clone(&wire), MAX_WISH);
         let conversation = Conversation { fallbacks, peer, origin, framing, inbound, wire, early: Vec::new() };
         conversation.run().await;
     };
@@ -103,7 +110,7 @@ impl Conversation {
         farewell(&self.wire, &reason, if self.framing == Framing::Raw { version } else { None });
         let last_words = async {
             if poll_fn(|cx| self.wire.poll_drain(cx)).await.is_ok() && reason != CloseReason::NoPong {
-                drop(poll_fn(|cx| self.inbound.poll_hear(cx, |_| {})).await);
+                drop(poll_fn(|cx| self.inbound.poll_hear(cx, |_, _| None)).await);
             }
         };
         let _ = timeout(FAREWELL, last_words).await;
@@ -115,7 +122,10 @@ impl Conversation {
         let framing = self.framing;
         let mut heard = Vec::new();
         let listening = poll_fn(|cx| {
-            let hear = |message: Message<'_>| heard.extend(messages(framing, &message).unwrap_or_default());
+            let hear = |message: Message<'_>, _| {
+                heard.extend(messages(framing, &message).unwrap_or_default());
+                None
+            };
             let silence = self.inbound.poll_hear(cx, hear);
             if heard.is_empty() { silence.map(ControlFlow::Break) } else { Poll::Ready(ControlFlow::Continue(())) }
         });
@@ -141,6 +151,8 @@ impl Conversation {
     async fn converse(&mut self, session: &mut Session) -> Option<CloseReason> {
         let Self { fallbacks, framing, inbound, wire, early, .. } = self;
         let (framing, outbox) = (*framing, Arc::clone(session.outbox()));
+        inbound.set_limit(session.message_limit());
+        let mut alarm = Alarm::default();
         early.drain(..).for_each(|message| session.handle(&message));
         let heartbeat = fallbacks.rules.heartbeat;
         let mut beat_at = Instant::now() + heartbeat;
@@ -150,12 +162,14 @@ impl Conversation {
             select! {
                 biased;
                 end = poll_fn(|cx| pump(&outbox, wire, framing, cx)) => return end,
-                silence = poll_fn(|cx| inbound.poll_hear(cx, |message| hear(session, framing, &message))) => {
-                    match silence {
-                        Silence::Closed | Silence::Lost => return None,
-                        Silence::Broken(reason) => return Some(reason),
-                    }
-                }
+                silence = poll_fn(|cx| {
+                    let silence = inbound.poll_hear(cx, |message, now| hear(session, framing, &message, now));
+                    alarm.poll(cx, inbound, wire, fallbacks.limits, silence)
+                }) => match silence {
+                    Some(Silence::Closed | Silence::Lost) => return None,
+                    Some(Silence::Broken(reason)) => return Some(reason),
+                    None => {}
+                },
                 () = &mut timer => {
                     let now = Instant::now();
                     if session.on_deadline(now.into_std()) == Due::Probe {
@@ -211,19 +225,33 @@ fn messages(framing: Framing, message: &Message<'_>) -> Option<Vec<String>> {
         Framing::Packets if text.is_empty() => Some(Vec::new()),
         Framing::Packets => {
             let one = || serde_json::from_str(text).map(|message| vec![message]);
-            serde_json::from_str(text).or_else(|_| one()).ok()
+            let messages: Option<Vec<String>> = serde_json::from_str(text).or_else(|_| one()).ok();
+            messages.filter(|messages| messages.len() <= MAX_MESSAGES)
         }
     }
 }
 
-/// Does what a client asks for.
-fn hear(session: &mut Session, framing: Framing, message: &Message<'_>) {
-    session.alive(std::time::Instant::now());
-    if *message == Message::Binary {
-        return session.refuse(&ClientError::Binary);
+/// Does what a client asks for. Returns until when it has said enough.
+fn hear(
+    session: &mut Session,
+    framing: Framing,
+    message: &Message<'_>,
+    now: std::time::Instant,
+) -> Option<std::time::Instant> {
+    session.alive(now);
+    match message {
+        Message::Binary => session.refuse(&ClientError::Binary),
+        Message::TooLarge => session.refuse_too_large(),
+        message => match messages(framing, message) {
+            Some(messages) => {
+                for message in &messages {
+                    session.handle(message);
+                    // What the last one owes is what all of them do.
+                    let _ = session.charge(now);
+                }
+            }
+            None => session.outbox().close(CloseReason::WebSocketProtocol("Broken framing.".to_owned())),
+        },
     }
-    match messages(framing, message) {
-        Some(messages) => messages.iter().for_each(|message| session.handle(message)),
-        None => session.outbox().close(CloseReason::WebSocketProtocol("Broken framing.".to_owned())),
-    }
+    session.charge(now)
 }

@@ -1,9 +1,11 @@
 //! Who may connect (§1.1, §1.2, §1.5).
 
 use std::sync::Arc;
+use std::time::Instant;
 
-use tracing::debug;
+use tracing::{debug, warn};
 
+use crate::addresses::{AddressSeat, Excess, Network};
 use crate::apps::Seat;
 use crate::config::origin_allowed;
 use crate::protocol::{CloseReason, SUPPORTED_VERSIONS, UserId};
@@ -21,6 +23,8 @@ pub struct Handshake<'a> {
     pub origin: Option<&'a str>,
     /// Whether the connection is encrypted, here or at a trusted proxy.
     pub secure: bool,
+    /// Where the client is.
+    pub network: Option<Network>,
 }
 
 /// A client that may stay.
@@ -32,6 +36,8 @@ pub struct Admission {
     pub version: u32,
     /// Its places in the counts of this node and of the app.
     pub places: [Seat; 2],
+    /// Its place among the clients of its address.
+    pub address_seat: Option<AddressSeat>,
     /// Its place in the app's quota. Where connections must be authorised, it gets one only then (§1.6).
     pub app_seat: Option<Seat>,
 }
@@ -83,6 +89,8 @@ impl Node {
         if !origin_allowed(&config.allowed_origins, handshake.origin) {
             return Err(refuse(CloseReason::OriginNotAllowed));
         }
+        let address_seat = handshake.network.map(|network| self.enter(network)).transpose();
+        let address_seat = address_seat.map_err(|_| refuse(CloseReason::OverCapacity))?;
         let node_seat = Seat::take(&self.seats, self.max_connections);
         let node_seat = node_seat.ok_or_else(|| refuse(CloseReason::OverCapacity))?;
         let app_seat = match config.authorized_connections {
@@ -90,7 +98,15 @@ impl Node {
             false => Some(tenant.app.take_seat().ok_or_else(|| refuse(CloseReason::OverQuota))?),
         };
         let places = [node_seat, tenant.app.count_connection()];
-        Ok(Admission { tenant: Arc::clone(tenant), version, places, app_seat })
+        Ok(Admission { tenant: Arc::clone(tenant), version, places, address_seat, app_seat })
+    }
+
+    /// A place among the clients of an address.
+    fn enter(&self, network: Network) -> Result<AddressSeat, Excess> {
+        self.clients.enter(network, Instant::now()).inspect_err(|excess| {
+            let (address, setting) = (network, excess.setting());
+            warn!(%address, setting, "client refused: its address has more connections than it may have");
+        })
     }
 
     /// Whether others have a part in an app's quota of connections.

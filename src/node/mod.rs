@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use crate::addresses::Addresses;
 use crate::apps::{App, Directory};
 use crate::channels::{Channels, Users};
 use crate::cluster::{Cluster, NodeReport, Recipient, RedisCluster, Share, Unavailable};
@@ -37,6 +38,8 @@ pub struct Node {
     started: Instant,
     seats: Arc<AtomicU64>,
     max_connections: u64,
+    /// Clients by address.
+    clients: Arc<Addresses>,
 }
 
 /// An app and everything that is true of it on this node. Apps share nothing but the process.
@@ -63,7 +66,8 @@ pub struct Client {
 }
 
 impl Node {
-    /// A node for the apps of this configuration that holds at most `max_connections`; 0 = no limit.
+    /// A node for the apps of this configuration that holds at most `max_connections`; 0 = no limit. Clients are counted in
+    /// `clients` by their address.
     ///
     /// # Errors
     /// A setting of the cluster that cannot be used, and why.
@@ -73,6 +77,7 @@ impl Node {
         metrics: Metrics,
         shutdown: &Shutdown,
         max_connections: u64,
+        clients: Arc<Addresses>,
     ) -> Result<Self, String> {
         let patience = (config.cluster.driver == ClusterDriver::Redis).then_some(config.cluster.timeout);
         let tenants = config.apps.iter().map(|app| {
@@ -95,7 +100,7 @@ impl Node {
             }
         };
         let started = Instant::now();
-        Ok(Self { tenants, webhooks, metrics, cluster, started, seats: Arc::default(), max_connections })
+        Ok(Self { tenants, webhooks, metrics, cluster, started, seats: Arc::default(), max_connections, clients })
     }
 
     /// Whether there are other nodes.

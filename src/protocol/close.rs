@@ -52,6 +52,9 @@ pub enum CloseReason {
     /// The client reads more slowly than its channels speak, and its outbox is full.
     #[error("Over capacity")]
     SlowConsumer,
+    /// A message of the client has begun, and its end has not come in time.
+    #[error("Message not completed in time")]
+    UnfinishedMessage,
     /// The server stops; another one, or its successor, is ready.
     #[error("Server is shutting down")]
     ShuttingDown,
@@ -80,7 +83,7 @@ impl CloseReason {
             Self::NoVersion => 4008,
             Self::NotAuthorized | Self::OriginNotAllowed => 4009,
             Self::Terminated(code) => *code,
-            Self::OverCapacity | Self::SlowConsumer => 4100,
+            Self::OverCapacity | Self::SlowConsumer | Self::UnfinishedMessage => 4100,
             Self::ShuttingDown | Self::Resubscribe => 4200,
             Self::NoPong => 4201,
         }

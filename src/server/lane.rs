@@ -4,7 +4,7 @@
 //! It is worth its code: hyper needs as much time for a request of the API as the kernel does, and as much memory and
 //! time again for a connection that it only ever reads one head from.
 
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
@@ -22,7 +22,9 @@ use tokio::select;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::debug;
 
+use crate::body_budget::Reservation;
 use crate::fallback::HangUp;
+use crate::open_sockets::HttpConnection;
 use crate::request_body::{BodyError, RequestBody};
 use crate::response::{Answer, Body, Date};
 use crate::shutdown::Shutdown;
@@ -50,8 +52,15 @@ pub(super) enum Exit {
     Unusual(Socket, Vec<u8>, Instant),
 }
 
-/// Answers plain requests until the connection ends or something else comes.
-pub(super) async fn drive(mut socket: Socket, address: SocketAddr, router: &Router, shutdown: &Shutdown) -> Exit {
+/// Answers plain requests until the connection ends or something else comes. `connection` may be told to make room while it
+/// waits for the client.
+pub(super) async fn drive(
+    mut socket: Socket,
+    address: SocketAddr,
+    router: &Router,
+    shutdown: &Shutdown,
+    connection: &HttpConnection,
+) -> Exit {
     let patience = router.request_timeout();
     let mut buffer = Vec::new();
     let mut deadline = Instant::now() + patience;
@@ -73,6 +82,10 @@ pub(super) async fn drive(mut socket: Socket, address: SocketAddr, router: &Rout
                     }
                     false => alarm.as_mut().reset(deadline),
                 },
+                () = connection.evicted() => {
+                    debug!(peer = %address, "idle connection closed to make room");
+                    break 'requests;
+                }
                 () = &mut stop => break 'requests,
             }
         }
@@ -80,7 +93,8 @@ pub(super) async fn drive(mut socket: Socket, address: SocketAddr, router: &Rout
         let Some((route, mut head)) = plain else { return Exit::Unusual(socket, buffer, deadline) };
         match route {
             Route::WebSocket(key) => {
-                let peer = Peer { address: PeerAddress::Direct(address), secure: socket.is_tls() };
+                connection.works();
+                let peer = Peer { address: PeerAddress::Direct(address), secure: socket.is_tls(), place: None };
                 let (answer, upgraded) = router.switch(peer, &head, key).await;
                 let early = buffer[head.length..].to_vec();
                 if send(&mut socket, &answer, patience).await {
@@ -93,20 +107,38 @@ pub(super) async fn drive(mut socket: Socket, address: SocketAddr, router: &Rout
                 let is_api = matches!(route, Route::Api);
                 let total = head.length + head.body;
                 let mut body = Ok(());
+                // Holds the body's part of the budget until it is answered.
+                let mut reservation = None;
                 if buffer.len() < total {
-                    body = receive(&mut socket, &mut buffer, total, patience).await;
+                    if is_api {
+                        if let Some(answer) = router.refuse_by_head(&head) {
+                            let close = head.close || shutdown.is_requested();
+                            let answered = send(&mut socket, &encode(&answer, close), patience).await
+                                && discard(&mut socket, &mut buffer, total, patience, connection).await;
+                            if close || !answered {
+                                break 'requests;
+                            }
+                            deadline = Instant::now() + patience;
+                            continue 'requests;
+                        }
+                    } else {
+                        reservation = Some(router.bodies().reserve());
+                    }
+                    let reservation = reservation.as_ref();
+                    body = receive(&mut socket, &mut buffer, total, patience, connection, reservation).await;
                     head = Head::read(&buffer).expect("nothing but the body has changed");
                 }
+                connection.works();
                 let content = body.map(|()| &buffer[head.length..total]);
                 let broken = content.is_err();
                 let body = RequestBody::Read(content);
                 let mut meanwhile = Vec::new();
                 let (answer, close) = if is_api {
-                    let answer = router.call(&head, body).await;
+                    let answer = router.call(address, &head, body).await;
                     let close = broken || head.close || shutdown.is_requested();
                     (encode(&answer, close), close)
                 } else {
-                    let peer = Peer { address: PeerAddress::Direct(address), secure: socket.is_tls() };
+                    let peer = Peer { address: PeerAddress::Direct(address), secure: socket.is_tls(), place: None };
                     let hang_up = HangUp::new();
                     // Boxed: connections that never ask for this need not have room for it.
                     let answer = Box::pin(router.fall_back(peer, &head, body, &hang_up));
@@ -124,7 +156,10 @@ pub(super) async fn drive(mut socket: Socket, address: SocketAddr, router: &Rout
                 }
                 buffer.drain(..total);
                 buffer.append(&mut meanwhile);
-                deadline = Instant::now() + patience;
+                drop(reservation);
+                let now = Instant::now();
+                connection.waits(now.into_std());
+                deadline = now + patience;
             }
         }
     }
@@ -190,17 +225,62 @@ async fn stream(mut socket: Socket, answer: Response<Body>, hang_up: HangUp, pat
 }
 
 /// Reads until the buffer holds `total` bytes.
-async fn receive(socket: &mut Socket, buffer: &mut Vec<u8>, total: usize, patience: Duration) -> Result<(), BodyError> {
+async fn receive(
+    socket: &mut Socket,
+    buffer: &mut Vec<u8>,
+    total: usize,
+    patience: Duration,
+    connection: &HttpConnection,
+    reservation: Option<&Reservation>,
+) -> Result<(), BodyError> {
     let reading = async {
         while buffer.len() < total {
             match read(socket, buffer).await {
                 Ok(0) | Err(_) => return Err(BodyError::Incomplete),
-                Ok(_) => {}
+                Ok(bytes) => reservation.map_or(Ok(()), |reservation| reservation.grow(bytes))?,
             }
         }
         Ok(())
     };
-    timeout(patience, reading).await.unwrap_or(Err(BodyError::Timeout))
+    let crowded = async {
+        match reservation {
+            Some(reservation) => reservation.evicted().await,
+            None => pending().await,
+        }
+    };
+    select! {
+        read = timeout(patience, reading) => read.unwrap_or(Err(BodyError::Timeout)),
+        () = crowded => Err(BodyError::Crowded),
+        () = connection.evicted() => Err(BodyError::Crowded),
+    }
+}
+
+/// Reads up to the end of a request of `total` bytes and throws them away: most libraries read no answer before they have
+/// sent everything. False if the client does not get there.
+async fn discard(
+    socket: &mut Socket,
+    buffer: &mut Vec<u8>,
+    total: usize,
+    patience: Duration,
+    connection: &HttpConnection,
+) -> bool {
+    let mut left = total - buffer.len();
+    buffer.clear();
+    let reading = async {
+        while left > 0 {
+            let bytes = match read(socket, buffer).await {
+                Ok(0) | Err(_) => return false,
+                Ok(bytes) => bytes.min(left),
+            };
+            buffer.drain(..bytes);
+            left -= bytes;
+        }
+        true
+    };
+    select! {
+        done = timeout(patience, reading) => done.unwrap_or(false),
+        () = connection.evicted() => false,
+    }
 }
 
 /// Reads what is there, through the stack: a buffer that waited with the connection would be memory that silent clients

@@ -5,7 +5,7 @@ use std::error::Error;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,15 +14,19 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
+use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::select;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
-use tracing::{debug, error};
+use tracing::{debug, error, warn};
 
+use crate::addresses::{Addresses, Network};
 use crate::admin;
 use crate::fallback::HangUp;
+use crate::metrics::Metrics;
 use crate::node::Node;
+use crate::open_sockets::{Admitted, HttpConnection, OpenSockets, Place, Wait};
 use crate::rewound::Rewound;
 use crate::shutdown::Shutdown;
 use crate::socket::{PeerAddress, Socket};
@@ -39,19 +43,79 @@ const ADMIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bytes of a request's head.
 const MAX_HEAD: usize = 64 * 1024;
 
+/// Concurrent requests on one HTTP/2 connection of the operator.
+const ADMIN_STREAMS: u32 = 32;
+
+/// Bytes that an HTTP/2 client may send of one body, and of all bodies of a connection, before they are read.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+
+/// How long an HTTP/2 client may take to notice that its idle connection ends.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// What the public listener needs besides its sockets.
+#[derive(Clone)]
+pub(super) struct Public {
+    /// Who answers.
+    pub(super) router: Router,
+    /// TLS, if it is not left to a proxy.
+    pub(super) tls: Option<TlsAcceptor>,
+    /// All sockets that are open.
+    pub(super) sockets: Arc<OpenSockets>,
+    /// The same by their address; `None` if that is the address of a proxy.
+    pub(super) addresses: Option<Arc<Addresses>>,
+    /// What becomes of sockets that are not served.
+    pub(super) metrics: Metrics,
+    /// Concurrent requests on one HTTP/2 connection.
+    pub(super) http2_streams: u32,
+}
+
 /// Serves clients and backends until the process stops.
-pub(super) async fn serve_public(listener: TcpListener, tls: Option<TlsAcceptor>, router: Router, shutdown: Shutdown) {
+pub(super) async fn serve_public(listener: TcpListener, public: Public, shutdown: Shutdown) {
     let mut stop = pin!(shutdown.requested());
     while let Some((stream, address)) = accept(&listener, stop.as_mut()).await {
-        let (tls, router, stop) = (tls.clone(), router.clone(), shutdown.clone());
+        // Dropped at once: whoever comes too often is not worth an answer.
+        let Some(place) = public.admit(address) else { continue };
+        let (public, stop) = (public.clone(), shutdown.clone());
         // Spawned at once: a slow TLS handshake delays only itself.
         shutdown.spawn(async move {
+            let place = Arc::new(place);
             // Boxed, like all that follows: most connections soon fall silent, and need not keep what they needed before.
-            if let Some(rest) = Box::pin(begin(stream, tls, address, router, stop)).await {
+            if let Some(rest) = Box::pin(begin(stream, public, address, Arc::clone(&place), stop)).await {
                 rest.await;
             }
+            drop(place);
         });
     }
+}
+
+impl Public {
+    /// A place for a socket, unless its address or the process has too many.
+    fn admit(&self, address: SocketAddr) -> Option<Place> {
+        let seat = self.addresses.as_ref().map(|addresses| addresses.enter(Network::of(address.ip()), now()));
+        let seat = seat.transpose().inspect_err(|excess| {
+            self.metrics.connection_dropped(excess.name());
+            let (address, setting) = (Network::of(address.ip()), excess.setting());
+            warn!(%address, setting, "connection dropped: its address has more than it may have");
+        });
+        let (admitted, evicted) = self.sockets.admit(seat.ok()?);
+        if evicted > 0 {
+            self.metrics.connections_evicted(evicted);
+            warn!(evicted, "idle HTTP connections closed to make room: the open-file limit is reached");
+        }
+        match admitted {
+            Admitted::Placed(place) => Some(place),
+            Admitted::Full => {
+                self.metrics.connection_dropped("open_files");
+                warn!(open = self.sockets.open(), "connection dropped: the open-file limit is reached");
+                None
+            }
+        }
+    }
+}
+
+fn now() -> std::time::Instant {
+    std::time::Instant::now()
 }
 
 /// What is left to do for a connection.
@@ -60,27 +124,34 @@ type Rest = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// Serves a new connection as long as it is like most others. Returns what it has become.
 async fn begin(
     stream: TcpStream,
-    tls: Option<TlsAcceptor>,
+    public: Public,
     address: SocketAddr,
-    router: Router,
+    place: Arc<Place>,
     shutdown: Shutdown,
 ) -> Option<Rest> {
+    let Public { router, tls, sockets, http2_streams, .. } = public;
     let deadline = router.request_timeout();
-    let socket = handshake(stream, tls, deadline, address).await?;
-    match lane::drive(socket, address, &router, &shutdown).await {
+    let connection = sockets.http(now());
+    let socket = select! {
+        socket = handshake(stream, tls, deadline, address) => socket?,
+        () = connection.evicted() => return None,
+    };
+    match lane::drive(socket, address, &router, &shutdown, &connection).await {
         Exit::Closed => None,
         Exit::Upgraded(conversation) => Some(conversation),
         Exit::Unusual(socket, early, first) => Some(Box::pin(async move {
-            let peer = Peer { address: PeerAddress::Direct(address), secure: socket.is_tls() };
+            let peer = Peer { address: PeerAddress::Direct(address), secure: socket.is_tls(), place: Some(place) };
             let hang_up = HangUp::new();
             let answer = |request| {
                 let (router, peer, hang_up) = (router.clone(), peer.clone(), hang_up.clone());
                 async move { router.route(peer, request, &hang_up).await }
             };
-            let served = serve(Rewound::new(socket, early), first, deadline, &shutdown, answer);
+            let times = Times { first, deadline };
+            let served = serve(Rewound::new(socket, early), times, http2_streams, &connection, &shutdown, answer);
             select! {
                 () = served => {}
                 () = hang_up.cancelled() => {}
+                () = connection.evicted() => debug!(peer = %address, "idle connection closed to make room"),
             }
         })),
     }
@@ -98,12 +169,16 @@ pub(super) struct AdminPages {
 /// Serves the operator until it is told to stop, which is after everything else has.
 pub(super) async fn serve_admin(listener: TcpListener, pages: AdminPages, shutdown: Shutdown) {
     let mut stop = pin!(shutdown.requested());
+    // Nobody evicts these: the operator's connections are few.
+    let sockets = OpenSockets::new(usize::MAX);
     while let Some((stream, _)) = accept(&listener, stop.as_mut()).await {
-        let (pages, stop) = (pages.clone(), shutdown.clone());
+        let (pages, stop, sockets) = (pages.clone(), shutdown.clone(), Arc::clone(&sockets));
         shutdown.spawn(async move {
             let answer = |request| admin::handle(Arc::clone(&pages.node), pages.shutdown.clone(), request);
             let socket = Rewound::new(stream.into(), Bytes::new());
-            serve(socket, Instant::now() + ADMIN_TIMEOUT, ADMIN_TIMEOUT, &stop, answer).await;
+            let times = Times { first: Instant::now() + ADMIN_TIMEOUT, deadline: ADMIN_TIMEOUT };
+            let connection = sockets.http(now());
+            serve(socket, times, ADMIN_STREAMS, &connection, &stop, answer).await;
         });
     }
 }
@@ -155,12 +230,21 @@ async fn handshake(
     }
 }
 
-/// Serves HTTP/1.1 or HTTP/2 on one connection: the first request must come until `first`, others within `deadline`. When
-/// the process stops, requests that are under way are finished.
+/// How long a client may take.
+#[derive(Debug, Clone, Copy)]
+struct Times {
+    /// When the first request must have come.
+    first: Instant,
+    /// For every further one, and how long the connection may be idle.
+    deadline: Duration,
+}
+
+/// Serves HTTP/1.1 or HTTP/2 on one connection. When the process stops, requests that are under way are finished.
 async fn serve<F, B>(
     socket: Rewound,
-    first: Instant,
-    deadline: Duration,
+    times: Times,
+    http2_streams: u32,
+    connection: &HttpConnection,
     shutdown: &Shutdown,
     answer: impl Fn(Request<Incoming>) -> F,
 ) where
@@ -168,38 +252,132 @@ async fn serve<F, B>(
     B: hyper::body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
+    let Times { first, deadline } = times;
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(deadline).max_buf_size(MAX_HEAD);
-    builder.http2().timer(TokioTimer::new()).keep_alive_interval(deadline).max_header_list_size(MAX_HEAD as u32);
-    let asked = AtomicBool::new(false);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(deadline)
+        .max_header_list_size(MAX_HEAD as u32)
+        .max_concurrent_streams(http2_streams)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW);
+    let requests = Arc::new(Requests::new());
     let service = service_fn(|request| {
-        asked.store(true, Ordering::Relaxed);
+        let running = Running::begin(&requests, connection);
         let response = answer(request);
-        async { Ok::<_, Infallible>(response.await) }
+        async move { Ok::<_, Infallible>(response.await.map(|body| Guarded { body: Box::pin(body), _running: running })) }
     });
-    let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(socket), service));
-    let mut first_request = pin!(sleep_until(first));
+    let mut http = pin!(builder.serve_connection_with_upgrades(TokioIo::new(socket), service));
+    // hyper's own timers start only when it knows which protocol it reads, and forgive whoever answers pings.
+    let mut idle = pin!(sleep_until(first));
     let mut stop = pin!(shutdown.requested());
-    let (mut waiting, mut stopping) = (true, false);
+    let (mut stopping, mut leaving) = (false, false);
     loop {
         select! {
-            result = &mut connection => {
+            result = &mut http => {
                 if let Err(error) = result {
                     debug!(%error, "HTTP connection failed");
                 }
                 return;
             }
-            // hyper's own timer starts only when it knows which protocol it reads.
-            () = &mut first_request, if waiting => {
-                waiting = false;
-                if !asked.load(Ordering::Relaxed) {
-                    return debug!("no request in time");
+            () = &mut idle => match requests.idle_since() {
+                None => idle.as_mut().reset(Instant::now() + deadline),
+                Some(_) if !requests.any() => return debug!("no request in time"),
+                Some(_) if leaving => return debug!("idle connection did not end"),
+                Some(since) if since + deadline <= Instant::now() => {
+                    leaving = true;
+                    http.as_mut().graceful_shutdown();
+                    idle.as_mut().reset(Instant::now() + LAST_WORDS);
                 }
-            }
+                Some(since) => idle.as_mut().reset(since + deadline),
+            },
             () = &mut stop, if !stopping => {
                 stopping = true;
-                connection.as_mut().graceful_shutdown();
+                http.as_mut().graceful_shutdown();
             }
         }
+    }
+}
+
+/// The requests of one connection that hyper serves.
+#[derive(Debug)]
+struct Requests(Mutex<State>);
+
+#[derive(Debug)]
+struct State {
+    running: usize,
+    any: bool,
+    idle_since: Instant,
+}
+
+impl Requests {
+    fn new() -> Self {
+        Self(Mutex::new(State { running: 0, any: false, idle_since: Instant::now() }))
+    }
+
+    /// Whether there was one.
+    fn any(&self) -> bool {
+        self.0.lock().any
+    }
+
+    /// Since when there is none.
+    fn idle_since(&self) -> Option<Instant> {
+        let state = self.0.lock();
+        (state.running == 0).then_some(state.idle_since)
+    }
+}
+
+/// A request, until its answer is sent.
+struct Running {
+    requests: Arc<Requests>,
+    wait: Arc<Wait>,
+}
+
+impl Running {
+    fn begin(requests: &Arc<Requests>, connection: &HttpConnection) -> Self {
+        let mut state = requests.0.lock();
+        state.running += 1;
+        state.any = true;
+        connection.works();
+        Self { requests: Arc::clone(requests), wait: connection.wait() }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let mut state = self.requests.0.lock();
+        state.running -= 1;
+        if state.running == 0 {
+            state.idle_since = Instant::now();
+            self.wait.begin(state.idle_since.into_std());
+        }
+    }
+}
+
+/// The body of an answer, which tells when it is sent or given up.
+struct Guarded<B> {
+    body: Pin<Box<B>>,
+    _running: Running,
+}
+
+impl<B: hyper::body::Body> hyper::body::Body for Guarded<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<hyper::body::Frame<B::Data>, B::Error>>> {
+        self.body.as_mut().poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> hyper::body::SizeHint {
+        self.body.size_hint()
     }
 }

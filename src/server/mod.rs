@@ -12,25 +12,33 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpSocket, lookup_host};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_rustls::TlsAcceptor;
 use tracing::{info, warn};
 
+use crate::addresses::{AddressLimits, Addresses};
 use crate::authorizers::{Authorizers, SetupError};
-use crate::config::{ClusterDriver, Config, RedisPlace, RedisUrl};
+use crate::body_budget::BodyBudget;
+use crate::config::{ClusterDriver, Config, RedisPlace, RedisUrl, ServerConfig};
 use crate::fallback::{self, Fallbacks};
 use crate::log_limit;
 use crate::metrics::Metrics;
 use crate::node::{Gauges, Node};
+use crate::open_sockets::OpenSockets;
 use crate::shutdown::Shutdown;
 use crate::webhooks::{self, Webhooks};
+use crate::websocket::TimeLimits;
 
 /// Connections that wait to be accepted: after a restart, all clients come at once.
 const BACKLOG: u32 = 4096;
 
 /// How often a node looks for what has become due.
 const TICK: Duration = Duration::from_millis(100);
+
+/// How often addresses are forgotten of which nothing is left.
+const TIDY: Duration = Duration::from_secs(1);
 
 /// Time on top of the drain period for the last good-byes.
 const LAST_GRACE: Duration = Duration::from_secs(5);
@@ -57,6 +65,10 @@ pub struct Server {
     admin: TcpListener,
     tls: Option<TlsAcceptor>,
     addresses: (SocketAddr, SocketAddr),
+    /// Sockets that the public listener may have open.
+    max_sockets: usize,
+    /// Clients by address.
+    clients: Arc<Addresses>,
 }
 
 /// Why a server cannot start.
@@ -102,17 +114,19 @@ impl Server {
         let tls = config.server.tls.as_ref().map(tls::acceptor).transpose()?;
         let shutdown = Shutdown::default();
         let authorizers = Arc::new(Authorizers::new(&config.apps, &shutdown)?);
-        let (public, public_address) = listen("server.listen", config.server.listen)?;
-        let (admin, admin_address) = listen("admin.listen", config.admin.listen)?;
+        let (public, public_address) = listen("server.listen", config.server.listen, Some(&config.server))?;
+        let (admin, admin_address) = listen("admin.listen", config.admin.listen, None)?;
         let config = reachable_at(config, public_address).await;
         let metrics = Metrics::new();
         let webhooks = Webhooks::open(&config, &metrics)?;
-        let max_connections = max_connections(config.server.max_connections);
-        let node = Node::new(&config, webhooks, metrics, &shutdown, max_connections).map_err(StartError::Cluster)?;
+        let Capacity { clients: max_connections, sockets: max_sockets } = capacity(config.server.max_connections);
+        let clients = Addresses::new(address_limits(&config.server, max_connections));
+        let node = Node::new(&config, webhooks, metrics, &shutdown, max_connections, Arc::clone(&clients));
+        let node = node.map_err(StartError::Cluster)?;
         let node = Arc::new(node);
         node.metrics().register(Box::new(Gauges(Arc::downgrade(&node))));
         let addresses = (public_address, admin_address);
-        Ok(Self { config, node, authorizers, shutdown, public, admin, tls, addresses })
+        Ok(Self { config, node, authorizers, shutdown, public, admin, tls, addresses, max_sockets, clients })
     }
 
     /// Reads the certificate and the keys that the configuration names, as [`Server::bind`] would.
@@ -145,21 +159,41 @@ impl Server {
         let deliveries = self.node.webhooks().start();
         let cluster = self.node.cluster().redis().map(|redis| (redis, redis.start()));
         self.authorizers.warn_of_dev();
-        self.shutdown.spawn(tick(Arc::clone(&self.node), self.shutdown.clone()));
+        let limits = address_limits(&self.config.server, self.node.max_connections());
+        let sockets = Addresses::new(limits);
+        let by_address = [self.clients, Arc::clone(&sockets)];
+        self.shutdown.spawn(tick(Arc::clone(&self.node), by_address, self.shutdown.clone()));
         let pages = listener::AdminPages { node: Arc::clone(&self.node), shutdown: self.shutdown.clone() };
         admin_shutdown.spawn(listener::serve_admin(self.admin, pages, admin_shutdown.clone()));
         let Config { server, fallbacks, .. } = self.config;
+        let bodies = BodyBudget::new(server.body_memory, self.node.metrics().bodies_evicted());
         let fallbacks = Fallbacks::new(
             Arc::clone(&self.node),
             fallbacks,
             server.drain_period,
-            server.request_timeout,
+            TimeLimits { message: server.request_timeout, write: server.write_timeout },
+            bodies.clone(),
             self.shutdown.clone(),
         );
         self.shutdown.spawn(fallback::sweep(Arc::clone(&fallbacks)));
-        let router =
-            router::Router::new(&server, Arc::clone(&self.node), self.authorizers, fallbacks, self.shutdown.clone());
-        self.shutdown.spawn(listener::serve_public(self.public, self.tls, router, self.shutdown.clone()));
+        let router = router::Router::new(
+            &server,
+            Arc::clone(&self.node),
+            self.authorizers,
+            fallbacks,
+            Arc::clone(&sockets),
+            bodies,
+            self.shutdown.clone(),
+        );
+        let public = listener::Public {
+            router,
+            tls: self.tls,
+            sockets: OpenSockets::new(self.max_sockets),
+            addresses: (!server.trust_forwarded_headers).then_some(sockets),
+            metrics: self.node.metrics().clone(),
+            http2_streams: server.http2_streams,
+        };
+        self.shutdown.spawn(listener::serve_public(self.public, public, self.shutdown.clone()));
 
         shutdown.await;
         info!("stopping");
@@ -182,8 +216,9 @@ impl Server {
 }
 
 /// Housekeeping that no client's message would cause.
-async fn tick(node: Arc<Node>, shutdown: Shutdown) {
+async fn tick(node: Arc<Node>, by_address: [Arc<Addresses>; 2], shutdown: Shutdown) {
     let mut ticks = interval(TICK);
+    let mut tidied = Instant::now();
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
@@ -191,25 +226,59 @@ async fn tick(node: Arc<Node>, shutdown: Shutdown) {
                 let now = Instant::now();
                 node.tick(now);
                 log_limit::report(now, false);
+                if now >= tidied + TIDY {
+                    tidied = now;
+                    by_address.iter().for_each(|addresses| addresses.tidy(now));
+                }
             }
             () = shutdown.requested() => return,
         }
     }
 }
 
-fn listen(setting: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+/// Binds a listener. `server` has what the sockets of strangers need.
+fn listen(
+    setting: &'static str,
+    address: SocketAddr,
+    server: Option<&ServerConfig>,
+) -> Result<(TcpListener, SocketAddr), StartError> {
     let bind = || {
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
         // A restarted server must not wait for the old connections' ports.
         socket.set_reuseaddr(true)?;
         // On Linux the connections inherit it, which saves each of them a system call.
         socket.set_nodelay(true)?;
+        if let Some(server) = server {
+            bound_sending(&socket, server)?;
+        }
         socket.bind(address)?;
         let listener = socket.listen(BACKLOG)?;
         let bound = listener.local_addr()?;
         Ok((listener, bound))
     };
     bind().map_err(|source| StartError::Bind { setting, address, source })
+}
+
+/// Bounds what the system keeps for a client that does not read, and for how long: connections inherit it, too.
+fn bound_sending(socket: &TcpSocket, server: &ServerConfig) -> io::Result<()> {
+    let socket = SockRef::from(socket);
+    if server.send_buffer > 0 {
+        socket.set_send_buffer_size(server.send_buffer)?;
+    }
+    // Later than we do it ourselves, and with a reason: this is for what the kernel still has of closed connections.
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(server.write_timeout + LAST_GRACE))?;
+    Ok(())
+}
+
+/// What an address may use: in no case more than half of what there is.
+fn address_limits(server: &ServerConfig, max_connections: u64) -> AddressLimits {
+    let half = if max_connections == 0 { u64::MAX } else { (max_connections / 2).max(1) };
+    AddressLimits {
+        open: server.connections_per_address.min(half),
+        new_per_second: server.new_connections_per_address,
+        spare_private: !server.trust_forwarded_headers,
+    }
 }
 
 /// The configuration with the URL at which other nodes reach this one.
@@ -241,15 +310,28 @@ async fn outward_ip(urls: &[String]) -> Option<IpAddr> {
     }
 }
 
-/// The configured limit, or what the open-file limit leaves: above it clients can still be told to come back later.
-fn max_connections(configured: u64) -> u64 {
-    let Ok((open_files, _)) = rlimit::getrlimit(rlimit::Resource::NOFILE) else { return configured };
-    let reserve = (open_files / 10).clamp(32, 1024);
+/// How many connections the open-file limit allows.
+struct Capacity {
+    /// Clients; 0 = no limit.
+    clients: u64,
+    /// Sockets of the public listener. Above the number of clients there is room to tell others to come back later, and
+    /// for the API.
+    sockets: usize,
+}
+
+/// What the open-file limit leaves, and what is configured. An eighth of the descriptors is no client's: half of it is for
+/// further requests to the public listener, half for the operator, Redis, webhooks and files.
+fn capacity(configured: u64) -> Capacity {
+    let Ok((open_files, _)) = rlimit::getrlimit(rlimit::Resource::NOFILE) else {
+        return Capacity { clients: configured, sockets: usize::MAX };
+    };
+    let reserve = (open_files / 8).clamp(64, 2048);
     let possible = open_files.saturating_sub(reserve).max(1);
     if configured > possible {
         warn!(configured, possible, open_files, "server.max_connections is more than the open-file limit allows");
     }
-    if configured == 0 { possible } else { configured.min(possible) }
+    let clients = if configured == 0 { possible } else { configured.min(possible) };
+    Capacity { clients, sockets: usize::try_from(possible + reserve / 2).unwrap_or(usize::MAX) }
 }
 
 #[cfg(test)]
@@ -258,10 +340,15 @@ mod tests {
 
     #[tokio::test]
     #[cfg(target_os = "linux")]
-    async fn connections_inherit_that_small_frames_do_not_wait() {
-        let (listener, address) = listen("server.listen", ([127, 0, 0, 1], 0).into()).unwrap();
+    async fn connections_inherit_how_they_send() {
+        let (listener, address) =
+            listen("server.listen", ([127, 0, 0, 1], 0).into(), Some(&Config::default().server)).unwrap();
         let _client = tokio::net::TcpStream::connect(address).await.unwrap();
         let (stream, _) = listener.accept().await.unwrap();
         assert!(stream.nodelay().unwrap());
+        let (socket, server) = (SockRef::from(&stream), Config::default().server);
+        // The kernel doubles it, for what it needs itself.
+        assert_eq!(socket.send_buffer_size().unwrap(), 2 * server.send_buffer);
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(server.write_timeout + LAST_GRACE));
     }
 }

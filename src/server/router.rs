@@ -1,21 +1,25 @@
 //! The URL table of the public listener.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::body::Incoming;
 use hyper::{HeaderMap, Request, Response, StatusCode};
 
+use crate::addresses::{Addresses, Network};
 use crate::auth_endpoint::Endpoint;
 use crate::authorizers::Authorizers;
+use crate::body_budget::BodyBudget;
 use crate::config::ServerConfig;
 use crate::fallback::{self, Fallbacks, HangUp};
 use crate::node::Node;
+use crate::open_sockets::Place;
 use crate::request_body::RequestBody;
 use crate::response::{Answer, Body, TEXT, any_body, respond};
 use crate::shutdown::Shutdown;
 use crate::socket::PeerAddress;
-use crate::websocket::Upgraded;
+use crate::websocket::{TimeLimits, Upgraded};
 use crate::{api, auth_endpoint, websocket};
 
 use super::plain::Head;
@@ -31,6 +35,7 @@ struct Shared {
     fallbacks: Arc<Fallbacks>,
     path_prefix: String,
     drain_period: Duration,
+    limits: TimeLimits,
     trust_forwarded_headers: bool,
 }
 
@@ -52,6 +57,8 @@ pub(super) struct Peer {
     pub(super) address: PeerAddress,
     /// Whether it is encrypted.
     pub(super) secure: bool,
+    /// The place of its socket, where it may outlive the HTTP connection.
+    pub(super) place: Option<Arc<Place>>,
 }
 
 impl Router {
@@ -60,15 +67,18 @@ impl Router {
         node: Arc<Node>,
         authorizers: Arc<Authorizers>,
         fallbacks: Arc<Fallbacks>,
+        sockets: Arc<Addresses>,
+        bodies: BodyBudget,
         shutdown: Shutdown,
     ) -> Self {
         let request_timeout = config.request_timeout;
         Self(Arc::new(Shared {
-            api: api::Context { node: Arc::clone(&node), shutdown: shutdown.clone(), request_timeout },
-            auth: auth_endpoint::Context { node, authorizers, shutdown, request_timeout },
+            api: api::Context { node: Arc::clone(&node), sockets, shutdown: shutdown.clone(), request_timeout },
+            auth: auth_endpoint::Context { node, authorizers, bodies, shutdown, request_timeout },
             fallbacks,
             path_prefix: config.path_prefix.clone(),
             drain_period: config.drain_period,
+            limits: TimeLimits { message: request_timeout, write: config.write_timeout },
             trust_forwarded_headers: config.trust_forwarded_headers,
         }))
     }
@@ -91,10 +101,23 @@ impl Router {
         }
     }
 
-    /// Answers a plain request of the API.
-    pub(super) async fn call(&self, head: &Head<'_>, body: RequestBody<'_>) -> Answer {
+    /// The memory for bodies of requests that anybody can send.
+    pub(super) fn bodies(&self) -> &BodyBudget {
+        &self.0.auth.bodies
+    }
+
+    /// The answer to a plain request of the API that cannot be authentic, whatever its body is.
+    pub(super) fn refuse_by_head(&self, head: &Head<'_>) -> Option<Answer> {
         let path = self.0.own_path(head.path).unwrap_or_default();
-        api::handle(&self.0.api, api::Call { method: head.method, path, query: head.query }, body).await
+        let call = api::Call { method: head.method, path, query: head.query, from: None };
+        api::refuse_by_head(&self.0.api, call, head.body)
+    }
+
+    /// Answers a plain request of the API.
+    pub(super) async fn call(&self, from: SocketAddr, head: &Head<'_>, body: RequestBody<'_>) -> Answer {
+        let path = self.0.own_path(head.path).unwrap_or_default();
+        let call = api::Call { method: head.method, path, query: head.query, from: self.0.sockets_of(from) };
+        api::handle(&self.0.api, call, body).await
     }
 
     /// Answers a plain request of a client with an HTTP transport. It may be long until there is an answer, and longer until
@@ -107,8 +130,8 @@ impl Router {
         hang_up: &HangUp,
     ) -> Response<Body> {
         let path = self.0.own_path(head.path).and_then(|path| self.0.fallbacks.plain_path(path)).unwrap_or_default();
-        let Peer { address, secure } = self.0.client(peer, || (head.forwarded_for, head.forwarded_proto));
-        let peer = fallback::Peer { address, secure, hang_up: hang_up.clone() };
+        let Peer { address, secure, place } = self.0.client(peer, || (head.forwarded_for, head.forwarded_proto));
+        let peer = fallback::Peer { address, secure, hang_up: hang_up.clone(), place };
         let Head { method, target, query, origin, .. } = *head;
         let asked = fallback::Asked { method, target, query, origin, headers: &HeaderMap::new() };
         self.0.fallbacks.answer(peer, asked, path, body).await
@@ -138,8 +161,8 @@ impl Router {
                 auth_endpoint::handle(&shared.auth, &peer, request, endpoint).await
             }
             (_, Some(path)) if shared.fallbacks.own_path(path).is_some() => {
-                let Peer { address, secure } = shared.sender(peer, &request);
-                let peer = fallback::Peer { address, secure, hang_up: hang_up.clone() };
+                let Peer { address, secure, place } = shared.sender(peer, &request);
+                let peer = fallback::Peer { address, secure, hang_up: hang_up.clone(), place };
                 let path = shared.fallbacks.own_path(path).unwrap_or_default();
                 return shared.fallbacks.handle(peer, request, path).await;
             }
@@ -148,7 +171,11 @@ impl Router {
             }
             (["apps" | "users", ..], Some(path)) => {
                 let (head, body) = request.into_parts();
-                let call = api::Call { method: &head.method, path, query: uri.query().unwrap_or_default() };
+                let from = match peer.address {
+                    PeerAddress::Direct(address) => shared.sockets_of(address),
+                    PeerAddress::Forwarded(_) => None,
+                };
+                let call = api::Call { method: &head.method, path, query: uri.query().unwrap_or_default(), from };
                 api::handle(&shared.api, call, RequestBody::Coming(body)).await.into()
             }
             (["timeline", "v2", action, number], _) => return fallback::statistics(action, number),
@@ -183,7 +210,13 @@ impl Shared {
         Peer {
             address: address.map_or(peer.address, |address| PeerAddress::Forwarded(first(address).into())),
             secure: scheme.map_or(peer.secure, |scheme| matches!(first(scheme), "https" | "wss")),
+            place: peer.place,
         }
+    }
+
+    /// The address that a socket counts for, where sockets are counted by address.
+    fn sockets_of(&self, address: SocketAddr) -> Option<Network> {
+        (!self.trust_forwarded_headers).then(|| Network::of(address.ip()))
     }
 
     fn context(&self, peer: Peer) -> websocket::Context {
@@ -191,9 +224,10 @@ impl Shared {
             node: Arc::clone(&self.api.node),
             shutdown: self.api.shutdown.clone(),
             drain_period: self.drain_period,
-            upgrade_timeout: self.api.request_timeout,
+            limits: self.limits,
             peer: peer.address,
             secure: peer.secure,
+            place: peer.place,
         }
     }
 }

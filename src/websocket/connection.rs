@@ -17,6 +17,7 @@ use crate::session::{Due, Session, time_to_leave};
 use crate::socket::{PeerAddress, Socket};
 
 use super::Context;
+use super::alarm::Alarm;
 use super::inbound::{Inbound, Silence};
 use super::outbound::{PING, farewell};
 use super::reader::Message;
@@ -26,6 +27,9 @@ const FAREWELL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Room for a refusal.
 const REFUSAL_OUTBOX: usize = 4 * 1024;
+
+/// Room for what a client says that is refused.
+const REFUSAL_LIMIT: usize = 1024;
 
 /// Who ended the conversation.
 enum End {
@@ -48,7 +52,7 @@ struct Conversation {
 /// Serves a client until it goes, is sent away or vanishes.
 pub(super) fn converse(socket: Socket, early: Vec<u8>, session: Session, context: Context) -> impl Future<Output = ()> {
     let outbox = Arc::clone(session.outbox());
-    let inbound = Inbound::new(socket, early, outbox);
+    let inbound = Inbound::new(socket, early, outbox, session.message_limit());
     // The future of a method has room for all this once, that of a function with arguments twice.
     Conversation { inbound, session, context }.run()
 }
@@ -57,7 +61,7 @@ pub(super) fn converse(socket: Socket, early: Vec<u8>, session: Session, context
 pub(super) async fn refuse(socket: Socket, early: Vec<u8>, refusal: Refusal) {
     let outbox = Arc::new(Outbox::new(REFUSAL_OUTBOX));
     outbox.close(refusal.reason.clone());
-    let inbound = Inbound::new(socket, early, Arc::clone(&outbox));
+    let inbound = Inbound::new(socket, early, Arc::clone(&outbox), REFUSAL_LIMIT);
     part(inbound, &outbox, &refusal.reason, refusal.version).await;
 }
 
@@ -94,15 +98,21 @@ impl Conversation {
         let mut timer = pin!(sleep_until(session.deadline().into()));
         let mut stopping = pin!(context.shutdown.requested());
         let mut leave_at: Option<Instant> = None;
+        let mut alarm = Alarm::default();
+        let limits = context.limits;
         loop {
             select! {
                 biased;
                 // First: what a client says is not heard any more once it is to go.
                 result = poll_fn(|cx| outbox.poll_write(cx)) => return result.map_or(End::Lost, End::Server),
-                silence = poll_fn(|cx| inbound.poll_hear(cx, |message| hear(session, &message))) => match silence {
-                    Silence::Closed => return End::Client,
-                    Silence::Lost => return End::Lost,
-                    Silence::Broken(reason) => outbox.close(reason),
+                silence = poll_fn(|cx| {
+                    let silence = inbound.poll_hear(cx, |message, now| hear(session, &message, now));
+                    alarm.poll(cx, inbound, &outbox, limits, silence)
+                }) => match silence {
+                    Some(Silence::Closed) => return End::Client,
+                    Some(Silence::Lost) => return End::Lost,
+                    Some(Silence::Broken(reason)) => outbox.close(reason),
+                    None => {}
                 },
                 () = &mut timer => {
                     let now = Instant::now();
@@ -125,14 +135,16 @@ impl Conversation {
     }
 }
 
-/// Does what a client asks for.
-fn hear(session: &mut Session, message: &Message<'_>) {
-    session.alive(Instant::now());
+/// Does what a client asks for. Returns until when it has said enough.
+fn hear(session: &mut Session, message: &Message<'_>, now: Instant) -> Option<Instant> {
+    session.alive(now);
     match message {
         Message::Text(text) => session.handle(text),
         Message::Binary => session.refuse(&ClientError::Binary),
+        Message::TooLarge => session.refuse_too_large(),
         Message::Ping(_) | Message::Pong | Message::Part => {}
     }
+    session.charge(now)
 }
 
 /// Says why, and waits a little for the peer to take note.
@@ -152,7 +164,7 @@ async fn part(mut inbound: Inbound, outbox: &Outbox, reason: &CloseReason, versi
                 let _ = poll_fn(|cx| outbox.poll_shutdown(cx)).await;
                 poll_fn(|cx| inbound.poll_discard(cx)).await;
             }
-            _ => drop(poll_fn(|cx| inbound.poll_hear(cx, |_| {})).await),
+            _ => drop(poll_fn(|cx| inbound.poll_hear(cx, |_, _| None)).await),
         }
     };
     let _ = timeout(FAREWELL_TIMEOUT, last_words).await;

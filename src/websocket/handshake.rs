@@ -19,6 +19,7 @@ use tracing::{debug, info};
 
 use crate::auth::query_pairs;
 use crate::node::{Handshake, Node, Refusal};
+use crate::open_sockets::Place;
 use crate::protocol::CloseReason;
 use crate::response::{Date, TEXT, respond};
 use crate::rewound::Rewound;
@@ -27,6 +28,7 @@ use crate::shutdown::Shutdown;
 use crate::socket::{PeerAddress, Socket};
 use crate::untrusted::Untrusted;
 
+use super::alarm::TimeLimits;
 use super::connection;
 
 /// The subprotocol that strict clients offer, with the protocol version behind it.
@@ -44,12 +46,14 @@ pub struct Context {
     pub shutdown: Shutdown,
     /// The time over which connections are closed when the server stops.
     pub drain_period: Duration,
-    /// How long the client may take to switch protocols.
-    pub upgrade_timeout: Duration,
+    /// How long the client may take for what it has to do.
+    pub limits: TimeLimits,
     /// Where the client is, for the log.
     pub peer: PeerAddress,
     /// Whether the client's connection is encrypted.
     pub secure: bool,
+    /// The place of its socket, if nobody else keeps it until the connection ends.
+    pub place: Option<Arc<Place>>,
 }
 
 /// What an upgrade request says.
@@ -128,7 +132,7 @@ fn when_upgraded<F>(
     let upgraded = hyper::upgrade::on(&mut request);
     let shutdown = context.shutdown.clone();
     shutdown.spawn(async move {
-        let upgraded = match timeout(context.upgrade_timeout, upgraded).await {
+        let upgraded = match timeout(context.limits.message, upgraded).await {
             Ok(Ok(upgraded)) => upgraded,
             Ok(Err(error)) => return debug!(peer = %context.peer, %error, "upgrade failed"),
             Err(_) => return debug!(peer = %context.peer, "upgrade timed out"),
@@ -190,7 +194,8 @@ async fn open(context: &Context, asked: &Asked<'_>) -> Result<Session, Refusal> 
         let version = protocol.and_then(|text| text.parse().ok());
         return Err(Refusal { reason: CloseReason::PathNotFound, version });
     };
-    let handshake = Handshake { key, protocol, origin: asked.origin, secure: context.secure };
+    let network = Some(context.peer.network());
+    let handshake = Handshake { key, protocol, origin: asked.origin, secure: context.secure, network };
     let session = Session::open(&context.node, &handshake).await?;
     debug!(peer = %context.peer, app = session.app_id(), socket_id = %session.socket_id(), "client connected");
     Ok(session)

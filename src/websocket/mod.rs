@@ -1,11 +1,14 @@
 //! The WebSocket transport: upgrades a request and runs one task that joins a socket, a session and an outbox.
 
+mod alarm;
 mod connection;
 mod handshake;
 mod inbound;
 mod outbound;
 mod reader;
 
+pub(crate) use alarm::Alarm;
+pub use alarm::TimeLimits;
 pub use handshake::{Asked, Context, Upgraded, accept, is_upgrade, switch, upgrade};
 pub(crate) use inbound::{Inbound, Silence};
 pub(crate) use outbound::{PING, farewell};

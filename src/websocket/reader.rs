@@ -25,6 +25,17 @@ pub(crate) enum Message<'a> {
     Pong,
     /// A part of a message that is not the last.
     Part,
+    /// The end of a text message that was longer than the limit, and was thrown away while it came.
+    TooLarge,
+}
+
+/// How far a reader has come with its input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// All that was complete is understood.
+    Done,
+    /// The listener wanted a pause; there may be more messages in what was read.
+    Paused,
 }
 
 /// Why nothing more can be read.
@@ -43,12 +54,22 @@ pub(super) struct Reader {
     rest: Vec<u8>,
     /// The message whose last part has not come yet.
     parts: Option<Box<Parts>>,
+    /// Bytes of a message that are kept.
+    limit: usize,
+    /// Messages that were complete, modulo 2³².
+    count: u32,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Parts {
     is_text: bool,
     payload: Vec<u8>,
+    /// Bytes of the parts so far.
+    length: usize,
+    /// It is longer than the limit: none of it is kept.
+    too_large: bool,
+    /// Bytes of the present part that are still to be thrown away, and whether the part is the last.
+    skip: Option<(usize, bool)>,
 }
 
 /// What stands before a payload.
@@ -63,60 +84,139 @@ struct Header {
 }
 
 impl Reader {
-    /// Begins with these bytes, which are understood with the first that are read.
-    pub(super) fn new(early: Vec<u8>) -> Self {
-        Self { rest: early, parts: None }
+    /// Begins with these bytes, which are understood with the first that are read. Of a message longer than `limit`, nothing
+    /// is kept.
+    pub(super) fn new(early: Vec<u8>, limit: usize) -> Self {
+        Self { rest: early, parts: None, limit, count: 0 }
     }
 
-    /// Takes the next bytes of the stream, which are overwritten, and tells what they complete.
+    /// Takes the next bytes of the stream, which are overwritten, and tells what they complete, until `hear` returns false.
     ///
     /// # Errors
     /// See [`Stop`]. Nothing may be read after that.
-    pub(super) fn read(&mut self, input: &mut [u8], hear: impl FnMut(Message<'_>)) -> Result<(), Stop> {
+    pub(super) fn read(&mut self, input: &mut [u8], hear: impl FnMut(Message<'_>) -> bool) -> Result<Progress, Stop> {
         if self.rest.is_empty() {
-            let used = self.consume(input, hear)?;
+            let (used, progress) = self.consume(input, hear)?;
             self.rest.extend_from_slice(&input[used..]);
-            return Ok(());
+            return Ok(progress);
         }
         let mut bytes = std::mem::take(&mut self.rest);
         bytes.extend_from_slice(input);
-        self.rest = match self.consume(&mut bytes, hear)? {
+        let (used, progress) = self.consume(&mut bytes, hear)?;
+        self.rest = match used {
             0 => bytes,
             // Without the room that a large frame needed.
             used => bytes[used..].to_vec(),
         };
-        Ok(())
+        Ok(progress)
     }
 
-    /// Handles all complete frames. Returns how many bytes they were.
-    fn consume(&mut self, bytes: &mut [u8], mut hear: impl FnMut(Message<'_>)) -> Result<usize, Stop> {
+    /// From here on messages may have so many bytes.
+    pub(super) fn set_limit(&mut self, limit: usize) {
+        self.limit = limit;
+    }
+
+    /// A number of the message that has begun and is not complete; `None` between messages.
+    pub(super) fn unfinished(&self) -> Option<u32> {
+        (self.parts.is_some() || !self.rest.is_empty()).then_some(self.count)
+    }
+
+    /// Handles complete frames. Returns how many bytes they were.
+    fn consume(
+        &mut self,
+        bytes: &mut [u8],
+        mut hear: impl FnMut(Message<'_>) -> bool,
+    ) -> Result<(usize, Progress), Stop> {
         let mut used = 0;
         loop {
             let rest = &mut bytes[used..];
-            let Some(header) = self.header(rest).map_err(Stop::Broken)? else { return Ok(used) };
-            let Some(payload) = rest[header.size..].get_mut(..header.length) else { return Ok(used) };
-            used += header.size + header.length;
-            unmask(payload, header.mask);
-            let whole;
-            hear(match header.opcode {
-                PING => Message::Ping(payload),
-                PONG => Message::Pong,
-                CLOSE => return Err(close(payload)),
-                // A message in one frame, as nearly all are.
-                TEXT if header.is_last => Message::Text(text(payload)?),
-                BINARY if header.is_last => Message::Binary,
-                opcode => {
-                    let empty = || Box::new(Parts { is_text: opcode == TEXT, payload: Vec::new() });
-                    self.parts.get_or_insert_with(empty).payload.extend_from_slice(payload);
-                    whole = self.parts.take_if(|_| header.is_last);
-                    match &whole {
-                        None => Message::Part,
-                        Some(parts) if parts.is_text => Message::Text(text(&parts.payload)?),
-                        Some(_) => Message::Binary,
-                    }
+            let go_on = if let Some(skipped) = self.skip(rest.len()) {
+                used += skipped;
+                match self.skipped_to_the_end() {
+                    None => return Ok((used, Progress::Done)),
+                    Some(message) => hear(message),
                 }
-            });
+            } else {
+                let Some(header) = self.header(rest).map_err(Stop::Broken)? else { return Ok((used, Progress::Done)) };
+                if header.opcode < CLOSE && self.begun() + header.length > self.limit {
+                    used += header.size;
+                    self.throw_away(&header);
+                    continue;
+                }
+                let Some(payload) = rest[header.size..].get_mut(..header.length) else {
+                    return Ok((used, Progress::Done));
+                };
+                used += header.size + header.length;
+                unmask(payload, header.mask);
+                self.understand(&header, payload, &mut hear)?
+            };
+            self.count = self.count.wrapping_add(u32::from(self.parts.is_none()));
+            if !go_on {
+                return Ok((used, Progress::Paused));
+            }
         }
+    }
+
+    /// Tells of a frame that is there as a whole.
+    fn understand(
+        &mut self,
+        header: &Header,
+        payload: &[u8],
+        hear: &mut impl FnMut(Message<'_>) -> bool,
+    ) -> Result<bool, Stop> {
+        let whole;
+        Ok(hear(match header.opcode {
+            PING => Message::Ping(payload),
+            PONG => Message::Pong,
+            CLOSE => return Err(close(payload)),
+            // A message in one frame, as nearly all are.
+            TEXT if header.is_last => Message::Text(text(payload)?),
+            BINARY if header.is_last => Message::Binary,
+            opcode => {
+                let parts = self.parts.get_or_insert_with(|| Parts::new(opcode));
+                parts.length += payload.len();
+                parts.payload.extend_from_slice(payload);
+                whole = self.parts.take_if(|_| header.is_last);
+                match &whole {
+                    None => Message::Part,
+                    Some(parts) if parts.is_text => Message::Text(text(&parts.payload)?),
+                    Some(_) => Message::Binary,
+                }
+            }
+        }))
+    }
+
+    /// Begins to throw away a frame of a message that is too long to be kept.
+    fn throw_away(&mut self, header: &Header) {
+        let parts = self.parts.get_or_insert_with(|| Parts::new(header.opcode));
+        parts.length += header.length;
+        parts.too_large = true;
+        parts.payload = Vec::new();
+        parts.skip = Some((header.length, header.is_last));
+    }
+
+    /// How many of so many bytes belong to a frame that is thrown away, if one is.
+    fn skip(&mut self, there: usize) -> Option<usize> {
+        let (left, _) = self.parts.as_mut()?.skip.as_mut()?;
+        let skipped = there.min(*left);
+        *left -= skipped;
+        Some(skipped)
+    }
+
+    /// What is told of a frame that was thrown away, once that is done.
+    fn skipped_to_the_end(&mut self) -> Option<Message<'static>> {
+        let parts = self.parts.as_mut()?;
+        let (_, is_last) = parts.skip.take_if(|(left, _)| *left == 0)?;
+        if !is_last {
+            return Some(Message::Part);
+        }
+        let is_text = self.parts.take().is_some_and(|parts| parts.is_text);
+        Some(if is_text { Message::TooLarge } else { Message::Binary })
+    }
+
+    /// Bytes of the message so far. One that is too large stays so.
+    fn begun(&self) -> usize {
+        self.parts.as_ref().map_or(0, |parts| if parts.too_large { usize::MAX / 2 } else { parts.length })
     }
 
     /// Reads a header, as soon as it is there, and checks what it announces.
@@ -148,12 +248,18 @@ impl Reader {
             (126 | 127, _) => return Ok(None),
             (length, rest) => (length.into(), rest),
         };
-        let begun = self.parts.as_ref().map_or(0, |parts| parts.payload.len());
+        let begun = self.parts.as_ref().map_or(0, |parts| parts.length);
         let fits = |length: &usize| opcode >= CLOSE || begun + length <= MAX_MESSAGE;
         let length = usize::try_from(length).ok().filter(|length| *length <= MAX_MESSAGE).filter(fits);
         let length = length.ok_or(CloseReason::MessageTooLarge)?;
         let &[a, b, c, d, ref rest @ ..] = rest else { return Ok(None) };
         Ok(Some(Header { opcode, is_last, mask: [a, b, c, d], size: bytes.len() - rest.len(), length }))
+    }
+}
+
+impl Parts {
+    fn new(opcode: u8) -> Box<Self> {
+        Box::new(Self { is_text: opcode == TEXT, ..Self::default() })
     }
 }
 
@@ -209,14 +315,73 @@ mod tests {
 
     /// What is heard if these bytes come in pieces of so many, and how it ends.
     fn heard(bytes: &[u8], pieces: usize) -> (Vec<String>, Result<(), Stop>) {
-        let (mut reader, mut heard) = (Reader::new(Vec::new()), Vec::new());
+        heard_within(MAX_MESSAGE, bytes, pieces)
+    }
+
+    /// The same, if messages may have so many bytes.
+    fn heard_within(limit: usize, bytes: &[u8], pieces: usize) -> (Vec<String>, Result<(), Stop>) {
+        let (mut reader, mut heard) = (Reader::new(Vec::new(), limit), Vec::new());
         for piece in bytes.to_vec().chunks_mut(pieces) {
-            if let Err(stop) = reader.read(piece, |message| heard.push(format!("{message:?}"))) {
+            let mut hear = |message: Message<'_>| {
+                heard.push(format!("{message:?}"));
+                // A pause after every second one.
+                heard.len() % 2 == 0
+            };
+            let mut progress = reader.read(piece, &mut hear);
+            while progress == Ok(Progress::Paused) {
+                progress = reader.read(&mut [], &mut hear);
+            }
+            if let Err(stop) = progress {
                 return (heard, Err(stop));
             }
+            assert!(reader.rest.len() <= limit + 14, "{} bytes are kept", reader.rest.len());
         }
-        assert!(reader.rest.is_empty() && reader.parts.is_none());
+        assert!(reader.rest.is_empty() && reader.parts.is_none() && reader.unfinished().is_none());
         (heard, Ok(()))
+    }
+
+    #[test]
+    fn a_message_above_the_limit_is_thrown_away_while_it_comes() {
+        let bytes = [
+            frame(0x81, &[b'a'; 100]),
+            frame(0x81, &[b'a'; 101]),
+            frame(0x82, &[0; 101]),
+            frame(0x01, &[b'a'; 60]),
+            frame(0x89, b"now"),
+            frame(0x00, &[b'a'; 60]),
+            frame(0x80, b"a"),
+            frame(0x01, &[b'a'; 60]),
+            frame(0x80, &[b'a'; 40]),
+            frame(0x82, b"b"),
+        ];
+        let text = format!("{:?}", Message::Text(&"a".repeat(100)));
+        let ping = format!("{:?}", Message::Ping(b"now"));
+        let expected = [&text, "TooLarge", "Binary", "Part", &ping, "Part", "TooLarge", "Part", &text, "Binary"]
+            .map(str::to_owned);
+        for pieces in [1, 2, 50, 64, 1000, usize::MAX] {
+            assert_eq!(heard_within(100, &bytes.concat(), pieces), (expected.to_vec(), Ok(())), "{pieces}");
+        }
+        // However many parts it has.
+        let parts =
+            std::iter::repeat_n(frame(0x00, &[b'a'; 1000]), MAX_MESSAGE / 1000 + 1).collect::<Vec<_>>().concat();
+        let bytes = [frame(0x01, b""), parts].concat();
+        assert_eq!(heard_within(100, &bytes, 8192).1, Err(Stop::Broken(CloseReason::MessageTooLarge)));
+    }
+
+    #[test]
+    fn a_message_is_unfinished_from_its_first_byte_to_its_last() {
+        let mut reader = Reader::new(Vec::new(), 100);
+        let mut read = |bytes: &[u8]| {
+            reader.read(&mut bytes.to_vec(), |_| true).unwrap();
+            reader.unfinished()
+        };
+        let (whole, first, last) = (frame(0x81, b"ab"), frame(0x01, b"a"), frame(0x80, b"b"));
+        assert_eq!(read(&whole), None);
+        let begun = read(&whole[..3]).unwrap();
+        assert_eq!((read(&whole[3..5]), read(&whole[5..])), (Some(begun), None));
+        let begun = read(&first).unwrap();
+        assert_eq!((read(&frame(0x8a, b"")), read(&last[..4])), (Some(begun), Some(begun)));
+        assert_ne!(read(&[&last[4..], &whole[..1]].concat()), Some(begun));
     }
 
     #[test]

@@ -91,7 +91,7 @@ async fn messages_of_one_body_are_handled_in_their_order() {
 
 #[tokio::test]
 async fn a_body_with_many_messages_is_heard_to_its_end() {
-    let server = server().await;
+    let server = TestServer::with_app(|app| app.limits.messages_per_second = 0).await;
     let mut client = server.fallback().connect_streaming().await;
     let pings: Vec<_> = (0..5000).map(|_| json!({ "event": "pusher:ping" })).collect();
     client.session.send(&pings).await;

@@ -17,6 +17,7 @@ mod auth_endpoint;
 mod auth_forward;
 mod auth_jwks;
 mod auth_jwt;
+mod budgets;
 mod cache;
 mod channel_kinds;
 mod client_events;

@@ -89,7 +89,11 @@ async fn a_busy_client_that_reads_is_left_alone() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_asks_without_reading_the_answers_cannot_go_on_for_ever() {
-    let server = TestServer::with_app(|app| app.limits.outbox = 64 * 1024).await;
+    let server = TestServer::with_app(|app| {
+        app.limits.outbox = 64 * 1024;
+        app.limits.messages_per_second = 0;
+    })
+    .await;
     let questions = [
         wire_masked(r#"{"event":"pusher:ping"}"#).repeat(500),
         wire_masked("not JSON").repeat(500),
