@@ -37,8 +37,9 @@ pub struct AddressLimits {
     pub open: u64,
     /// New connections per second, ten seconds' worth at once; 0 = no limit.
     pub new_per_second: u32,
-    /// A loopback or private address may be a proxy with many clients behind it: it is only warned about.
-    pub spare_private: bool,
+    /// A loopback or private address may be a proxy with many clients behind it: it is only warned about, above this many
+    /// open connections. `None` if that cannot be.
+    pub private: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -112,7 +113,9 @@ impl Addresses {
     /// # Errors
     /// The limit that it would break; nothing is counted then.
     pub fn enter(self: &Arc<Self>, network: Network, now: Instant) -> Result<AddressSeat, Excess> {
-        let AddressLimits { open, new_per_second, spare_private } = self.limits;
+        let AddressLimits { open, new_per_second, private } = self.limits;
+        let private = private.filter(|_| network.is_private());
+        let open = private.unwrap_or(open);
         let mut usage = self.networks.entry(network).or_insert_with(|| Usage::new(new_per_second));
         let trusted = usage.trusted_until.is_some_and(|until| now < until);
         let excess = match open {
@@ -121,7 +124,7 @@ impl Addresses {
             _ => None,
         };
         if let Some(excess) = excess {
-            if !spare_private || !network.is_private() {
+            if private.is_none() {
                 return Err(excess);
             }
             let (address, setting) = (network, excess.setting());
@@ -136,7 +139,7 @@ impl Addresses {
 
     /// An authentic backend is at this address: it may open connections at any rate for a while.
     pub fn trust(&self, network: Network, now: Instant) {
-        if self.limits.spare_private && network.is_private() {
+        if self.limits.private.is_some() && network.is_private() {
             return;
         }
         if let Some(mut usage) = self.networks.get_mut(&network) {
@@ -193,8 +196,8 @@ mod tests {
         Network::of(text.parse().unwrap())
     }
 
-    fn addresses(open: u64, new_per_second: u32, spare_private: bool) -> Arc<Addresses> {
-        Addresses::new(AddressLimits { open, new_per_second, spare_private })
+    fn addresses(open: u64, new_per_second: u32, private: Option<u64>) -> Arc<Addresses> {
+        Addresses::new(AddressLimits { open, new_per_second, private })
     }
 
     #[test]
@@ -227,7 +230,7 @@ mod tests {
 
     #[test]
     fn an_address_has_so_many_connections_and_nothing_is_left_of_them() {
-        let (addresses, now) = (addresses(2, 0, true), Instant::now());
+        let (addresses, now) = (addresses(2, 0, Some(2)), Instant::now());
         let public = network("1.2.3.4");
         let (first, _second) = (addresses.enter(public, now).unwrap(), addresses.enter(public, now).unwrap());
         assert_eq!(addresses.enter(public, now).unwrap_err(), Excess::Open(2));
@@ -244,7 +247,7 @@ mod tests {
 
     #[test]
     fn an_address_opens_so_many_connections_a_second_unless_it_is_a_backend() {
-        let (addresses, now) = (addresses(0, 5, false), Instant::now());
+        let (addresses, now) = (addresses(0, 5, None), Instant::now());
         let private = network("10.0.0.1");
         let opened = (0..100).filter(|_| addresses.enter(private, now).is_ok()).count();
         assert_eq!(opened, 50);

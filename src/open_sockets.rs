@@ -12,8 +12,8 @@ use tokio::sync::Notify;
 
 use crate::addresses::AddressSeat;
 
-/// Sockets above the capacity for which room is being made at the moment.
-const OVERSHOOT: usize = 16;
+/// Places for sockets for which room is being made at the moment, and the part of the capacity that they are at most.
+const CHANGING: (usize, usize) = (16, 8);
 
 /// The part of the waiting connections that makes room at once: to look for the longest wait takes a look at all of them.
 const SHARE: usize = 64;
@@ -22,6 +22,8 @@ const SHARE: usize = 64;
 #[derive(Debug)]
 pub struct OpenSockets {
     capacity: usize,
+    /// From how many on room has to be made.
+    crowded: usize,
     open: AtomicUsize,
     /// HTTP connections, as opposed to what has become a WebSocket.
     http: DashMap<u64, Arc<Wait>, RandomState>,
@@ -67,18 +69,19 @@ impl OpenSockets {
     /// None yet, and room for `capacity`.
     pub fn new(capacity: usize) -> Arc<Self> {
         let (open, next) = (AtomicUsize::new(0), AtomicU64::new(0));
-        Arc::new(Self { capacity, open, http: DashMap::default(), next, start: Instant::now() })
+        let crowded = capacity - CHANGING.0.min(capacity / CHANGING.1);
+        Arc::new(Self { capacity, crowded, open, http: DashMap::default(), next, start: Instant::now() })
     }
 
     /// Takes a place for a socket that was accepted. Returns how many connections have to go for it, too.
     pub fn admit(self: &Arc<Self>, address: Option<AddressSeat>) -> (Admitted, usize) {
         let open = self.open.fetch_add(1, Ordering::Relaxed) + 1;
         let place = Place { sockets: Arc::clone(self), _address: address };
-        if open <= self.capacity {
+        if open <= self.crowded {
             return (Admitted::Placed(place), 0);
         }
         let evicted = self.evict();
-        match evicted > 0 && open <= self.capacity + OVERSHOOT {
+        match evicted > 0 && open <= self.capacity {
             true => (Admitted::Placed(place), evicted),
             false => (Admitted::Full, evicted),
         }
@@ -171,7 +174,7 @@ mod tests {
 
     #[test]
     fn the_connection_that_has_waited_longest_makes_room() {
-        let (sockets, now) = (OpenSockets::new(3), Instant::now());
+        let (sockets, now) = (OpenSockets::new(8), Instant::now());
         let mut places = Vec::new();
         let mut admit = || match sockets.admit(None) {
             (Admitted::Placed(place), evicted) => {
@@ -181,16 +184,17 @@ mod tests {
             (Admitted::Full, _) => None,
         };
         let at = |seconds: u64| now + Duration::from_secs(seconds);
-        assert_eq!([admit(), admit(), admit()], [Some(0); 3]);
+        assert_eq!([(); 7].map(|()| admit()), [Some(0); 7]);
         // Nobody can go.
         assert_eq!(admit(), None);
         let (longer, longest, works) = (sockets.http(at(2)), sockets.http(at(1)), sockets.http(at(0)));
         works.works();
         assert_eq!(admit(), Some(1));
+        // One more has no place until one is gone.
         assert!(longest.evicted().now_or_never().is_some());
         assert!(longer.evicted().now_or_never().is_none() && works.evicted().now_or_never().is_none());
-        // It is not chosen again, although it is not gone yet.
-        assert_eq!(admit(), Some(1));
+        // All are taken until it is gone. It is not chosen again.
+        assert_eq!(admit(), None);
         assert!(longer.evicted().now_or_never().is_some());
         assert_eq!(admit(), None);
         drop((longer, longest, works));

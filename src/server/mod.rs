@@ -277,7 +277,7 @@ fn address_limits(server: &ServerConfig, max_connections: u64) -> AddressLimits 
     AddressLimits {
         open: server.connections_per_address.min(half),
         new_per_second: server.new_connections_per_address,
-        spare_private: !server.trust_forwarded_headers,
+        private: (!server.trust_forwarded_headers).then_some(server.connections_per_address),
     }
 }
 
@@ -325,7 +325,7 @@ fn capacity(configured: u64) -> Capacity {
     let Ok((open_files, _)) = rlimit::getrlimit(rlimit::Resource::NOFILE) else {
         return Capacity { clients: configured, sockets: usize::MAX };
     };
-    let reserve = (open_files / 8).clamp(64, 2048);
+    let reserve = (open_files / 8).clamp(64, 2048).min(open_files / 2);
     let possible = open_files.saturating_sub(reserve).max(1);
     if configured > possible {
         warn!(configured, possible, open_files, "server.max_connections is more than the open-file limit allows");

@@ -137,3 +137,28 @@ fn each_refused_client_is_one_line_with_the_reason_and_the_code() {
         assert_eq!(line["level"], "INFO", "{line}");
     }
 }
+
+#[test]
+fn lines_of_one_kind_are_limited_and_those_left_out_are_counted() {
+    let folder = Folder::new();
+    let file = folder.write("fanfare.toml", format!("{LISTENERS}{APP}"));
+    let server = Server::start(fanfare(&["serve", "--config", &file, "--set=log.repeat_limit=3"]));
+    let long = format!("/app/{}?protocol=7", "x".repeat(5000));
+    for _ in 0..10 {
+        refused(&server, &long, &[]);
+    }
+    let metrics = get(server.admin, "/metrics").1;
+    assert!(metrics.contains("\nfanfare_log_lines_suppressed_total 7\n"), "{metrics}");
+    let output = server.stop();
+    let lines = parsed(&output);
+    let refused: Vec<&Value> = lines.iter().filter(|line| line["message"] == "client refused").collect();
+    assert_eq!(refused.len(), 3, "{output}");
+    // A stranger's text is cut.
+    let path = refused[0]["path"].as_str().unwrap();
+    assert!(path.len() < 250 && path.ends_with("more bytes)"), "{path}");
+    // What is left out is told when its time is over, and at the latest at the end.
+    let more: Vec<&Value> = lines.iter().filter(|line| line["more"].is_u64()).collect();
+    assert_eq!(more.len(), 1, "{output}");
+    assert_eq!(more[0]["more"], 7, "{output}");
+    assert_eq!(more[0]["message"], "and 7 more like this: client refused", "{output}");
+}
