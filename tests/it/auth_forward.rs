@@ -52,7 +52,10 @@ async fn the_backend_hears_what_the_client_sent_and_decides() {
     let mut client = server.connect().await;
     let id = client.socket_id.clone();
     let channel = |name| {
-        let ask = Ask::channel(&id, name).field("a-b", "c&d").field("a-b", "é").query("lang=en&app_key=app-key");
+        let ask = Ask::channel(&id, name)
+            .field("a-b", "c&d")
+            .field("a-b", "é")
+            .query(&format!("lang=en&app_key={}", crate::support::KEY));
         let ask = ask.field("user_id", "admin").field("Lang", "x").field("lang[]", "x").field("a b", "x");
         let ask = ask.header("Cookie", "session=s1").token("t1").header("X-CSRF-Token", "c1");
         ask.header("X-Tenant", "acme").header("X-Other", "not this")
