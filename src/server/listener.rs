@@ -4,7 +4,6 @@ use std::convert::Infallible;
 use std::error::Error;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -22,7 +21,6 @@ use tracing::{debug, error};
 
 use crate::admin;
 use crate::fallback::HangUp;
-use crate::node::Node;
 use crate::rewound::Rewound;
 use crate::shutdown::Shutdown;
 use crate::socket::{PeerAddress, Socket};
@@ -86,22 +84,16 @@ async fn begin(
     }
 }
 
-/// What the admin pages tell about.
-#[derive(Debug, Clone)]
-pub(super) struct AdminPages {
-    /// The node.
-    pub(super) node: Arc<Node>,
-    /// Whether it is about to stop.
-    pub(super) shutdown: Shutdown,
-}
-
 /// Serves the operator until it is told to stop, which is after everything else has.
-pub(super) async fn serve_admin(listener: TcpListener, pages: AdminPages, shutdown: Shutdown) {
+pub(super) async fn serve_admin(listener: TcpListener, pages: admin::Context, shutdown: Shutdown) {
     let mut stop = pin!(shutdown.requested());
     while let Some((stream, _)) = accept(&listener, stop.as_mut()).await {
         let (pages, stop) = (pages.clone(), shutdown.clone());
         shutdown.spawn(async move {
-            let answer = |request| admin::handle(Arc::clone(&pages.node), pages.shutdown.clone(), request);
+            let answer = |request| {
+                let pages = pages.clone();
+                async move { admin::handle(&pages, request).await }
+            };
             let socket = Rewound::new(stream.into(), Bytes::new());
             serve(socket, Instant::now() + ADMIN_TIMEOUT, ADMIN_TIMEOUT, &stop, answer).await;
         });

@@ -17,6 +17,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_rustls::TlsAcceptor;
 use tracing::{info, warn};
 
+use crate::admin;
 use crate::authorizers::{Authorizers, SetupError};
 use crate::config::{ClusterDriver, Config, RedisPlace, RedisUrl};
 use crate::fallback::{self, Fallbacks};
@@ -146,7 +147,8 @@ impl Server {
         let cluster = self.node.cluster().redis().map(|redis| (redis, redis.start()));
         self.authorizers.warn_of_dev();
         self.shutdown.spawn(tick(Arc::clone(&self.node), self.shutdown.clone()));
-        let pages = listener::AdminPages { node: Arc::clone(&self.node), shutdown: self.shutdown.clone() };
+        let hosts = self.config.admin.hosts.as_slice().into();
+        let pages = admin::Context { node: Arc::clone(&self.node), shutdown: self.shutdown.clone(), hosts };
         admin_shutdown.spawn(listener::serve_admin(self.admin, pages, admin_shutdown.clone()));
         let Config { server, fallbacks, .. } = self.config;
         let fallbacks = Fallbacks::new(
