@@ -91,7 +91,7 @@ fn the_configuration_that_the_readme_shows_is_a_good_one() {
     let (_, block) = readme.split_once("```toml\n").expect("README.md shows a configuration");
     let (block, _) = block.split_once("```").unwrap();
     let folder = Folder::new();
-    let secret = folder.write("secret", "the secret\n");
+    let secret = folder.write("secret", "the output of openssl rand\n");
     assert_eq!(block.matches("\"/run/secrets/fanfare\"").count(), 1, "{block}");
     let file = folder.write("fanfare.toml", block.replace("/run/secrets/fanfare", &secret));
     let output = fanfare(&["check", "--config", &file]).run();

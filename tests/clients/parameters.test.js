@@ -20,21 +20,29 @@ const SUFFIXES = [
   "%5B%5D", "%5Bx%5D", "%255B%255D", "[__proto__]", ";", ";x",
 ];
 
-/** Spellings of `first_second`: every two of prefix, separator and suffix in all combinations, and other cases. */
+/** Whether it is the turn of an item of a list. */
+const every = (count) => (_, index) => index % count === 0;
+
+/**
+ * Spellings of `first_second`: each prefix, separator and suffix, other cases, and combinations of two of the three: of these
+ * one in three, or all of them with FANFARE_ALL_SPELLINGS=1.
+ */
 function spellings(first, second) {
   const plain = `${first}_${second}`;
-  const all = [
-    ...PREFIXES.flatMap((prefix) => SEPARATORS.map((separator) => `${prefix}${first}${separator}${second}`)),
-    ...SEPARATORS.flatMap((separator) => SUFFIXES.map((suffix) => `${first}${separator}${second}${suffix}`)),
-    ...PREFIXES.flatMap((prefix) => SUFFIXES.map((suffix) => `${prefix}${plain}${suffix}`)),
+  const single = [
+    ...PREFIXES.map((prefix) => `${prefix}${plain}`),
+    ...SEPARATORS.map((separator) => `${first}${separator}${second}`),
+    ...SUFFIXES.map((suffix) => `${plain}${suffix}`),
     plain.toUpperCase(),
     `%${first.charCodeAt(0).toString(16)}${plain.slice(1)}`,
   ];
-  return [...new Set(all)];
+  const double = [
+    ...PREFIXES.flatMap((prefix) => SEPARATORS.map((separator) => `${prefix}${first}${separator}${second}`)),
+    ...SEPARATORS.flatMap((separator) => SUFFIXES.map((suffix) => `${first}${separator}${second}${suffix}`)),
+    ...PREFIXES.flatMap((prefix) => SUFFIXES.map((suffix) => `${prefix}${plain}${suffix}`)),
+  ];
+  return [...new Set([...single, ...double.filter(every(process.env.FANFARE_ALL_SPELLINGS === "1" ? 1 : 3))])];
 }
-
-/** Whether it is the turn of an item of a list. */
-const every = (count) => (_, index) => index % count === 0;
 
 const NAMES = [
   // What is asked for, what the backend allows, and the spellings that may bring the one to the other.
@@ -86,7 +94,7 @@ for (const [name, { start, known }] of Object.entries(PARSERS)) {
       assert.equal((await post(backend.url, asked)).json().token, "t&channel_name=x");
     });
 
-    test("cannot be asked about something else than what is signed", { timeout: 300_000 }, async () => {
+    test("cannot be asked about something else than what is signed", async () => {
       const misread = new Set();
       for (const { asked, own, names } of NAMES) {
         const plain = (await post(backend.url, asked)).json().saw;
@@ -96,6 +104,7 @@ for (const [name, { start, known }] of Object.entries(PARSERS)) {
           const saw = direct.json().saw;
           const differs = saw !== undefined && JSON.stringify(saw) !== JSON.stringify(plain);
           if (differs) misread.add(spelling);
+          if (!differs && !every(5)(spelling, index)) return;
           const places = [
             () => post(endpoint, `${asked}&${spelling}=${own}`),
             () => post(endpoint, `${spelling}=${own}&${asked}`),
