@@ -13,7 +13,7 @@
 //! 1  ground    shutdown · addresses · open_sockets ·       small tools without opinions
 //!              socket · rewound · body_budget ·
 //!              request_body · response · http_client ·
-//!              rate_limit · log_limit · untrusted ·
+//!              rate_limit · log_limit · untrusted · memory ·
 //!              metrics · outbox · apps · auth
 //! 0  words     protocol · config                             plain data: no sockets, no tasks, no clock
 //! ```
@@ -54,6 +54,7 @@ pub mod config;
 pub mod fallback;
 pub mod http_client;
 pub mod log_limit;
+pub mod memory;
 pub mod metrics;
 pub mod node;
 pub mod open_sockets;

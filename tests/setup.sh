@@ -23,8 +23,8 @@ fail() {
 }
 
 # A browser for the browser tests, Python with what `python3 -m venv` is made of, which Debian ships separately, Redis
-# with its sentinel for the tests of many nodes, and nginx to stand in front of servers. The tests start all of these by
-# themselves.
+# with its sentinel for the tests of many nodes, nginx to stand in front of servers, and PHP and Ruby with Rack for their
+# ideas of parameters. The tests start all of these by themselves.
 system_packages() {
     local missing=()
     [[ -x "${CHROMIUM:-/usr/bin/chromium}" ]] || missing+=(chromium)
@@ -34,6 +34,8 @@ system_packages() {
     command -v redis-sentinel >/dev/null || missing+=(redis-sentinel)
     # It may be where only root looks for commands.
     PATH="$PATH:/usr/sbin:/usr/local/sbin" command -v nginx >/dev/null || missing+=(nginx-light)
+    command -v php >/dev/null || missing+=(php-cli)
+    ruby -e 'require "rack"' 2>/dev/null || missing+=(ruby ruby-rack)
     [[ ${#missing[@]} -gt 0 ]] || return 0
     local remedy="apt-get install ${missing[*]}"
     command -v apt-get >/dev/null || fail "missing: ${missing[*]} (on Debian: $remedy)"

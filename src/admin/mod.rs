@@ -1,8 +1,10 @@
 //! Health, metrics and webhooks, for the operator alone: on a listener of their own, never on the public one.
 //!
 //! It has no authentication, so who may reach it is the network's business. A browser on the operator's machine reaches
-//! it as well, with whatever page is open in it: such a page can cause requests, but not those that change something.
+//! it as well, with whatever page is open in it: such a page can cause requests, but not those that change something, and
+//! it can read no answer, also if its own name leads here.
 
+mod host;
 mod webhooks;
 
 use std::sync::Arc;
@@ -10,7 +12,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, ORIGIN};
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, ORIGIN, X_CONTENT_TYPE_OPTIONS};
 use hyper::{Method, Request, Response, StatusCode};
 
 use serde_json::json;
@@ -23,8 +25,28 @@ use crate::shutdown::Shutdown;
 /// Bytes of a request's body.
 const MAX_BODY: usize = 64 * 1024;
 
+/// What all requests have in common.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// What the pages tell about.
+    pub node: Arc<Node>,
+    /// Whether it is about to stop.
+    pub shutdown: Shutdown,
+    /// Further names by which the listener may be addressed.
+    pub hosts: Arc<[String]>,
+}
+
 /// Answers a request to the admin listener.
-pub async fn handle(node: Arc<Node>, shutdown: Shutdown, request: Request<Incoming>) -> Response<Full<Bytes>> {
+pub async fn handle(context: &Context, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    let mut response = match host::check(request.uri(), request.headers(), &context.hosts) {
+        Ok(()) => answer(Arc::clone(&context.node), &context.shutdown, request).await,
+        Err(refusal) => refusal,
+    };
+    response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+async fn answer(node: Arc<Node>, shutdown: &Shutdown, request: Request<Incoming>) -> Response<Full<Bytes>> {
     let path = request.uri().path().to_owned();
     let segments: Vec<&str> = path.split('/').skip(1).collect();
     match (request.method(), segments.as_slice()) {

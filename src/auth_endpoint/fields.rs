@@ -7,11 +7,21 @@ use serde::de::{Deserialize, MapAccess, Visitor};
 use serde_json::Value;
 
 use crate::auth::form_pairs;
-use crate::protocol::json;
+use crate::protocol::{AUTH_PARAMETERS as OWN, json, reads_as};
+use crate::untrusted::Untrusted;
 
-/// The fields, in order.
+/// The fields.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Fields(Vec<(String, String)>);
+pub(super) struct Fields {
+    /// Names and values, in order.
+    pairs: Vec<(String, String)>,
+    /// A name that is not one of Fanfare's own, and that somebody else could take for one.
+    lookalike: Option<Lookalike>,
+}
+
+/// A name, and what it could be taken for.
+#[derive(Debug, Clone, PartialEq)]
+struct Lookalike(String, &'static str);
 
 /// The channels that are asked for.
 #[derive(Debug, PartialEq)]
@@ -31,6 +41,8 @@ pub(super) enum Malformed {
     Missing(&'static str),
     #[error("{0} is given more than once")]
     Twice(&'static str),
+    #[error("the parameter {} could be read as {own} by another server; leave it out or rename it", Untrusted(name))]
+    Lookalike { name: String, own: &'static str },
     #[error("{0} must be a string")]
     NotText(&'static str),
     #[error("more than {0} channels at once (limits.channels_per_event)")]
@@ -43,14 +55,18 @@ pub(super) enum Malformed {
     NoCallback,
 }
 
-/// Fields that mean something to Fanfare itself, and are not passed on.
-const OWN: [&str; 3] = ["socket_id", "channel_name", "callback"];
-
 impl Fields {
     /// Those of a query string or of a form.
     pub(super) fn of_form(text: &str) -> Self {
-        let fields = form_pairs(text, true).into_iter();
-        Self(fields.map(|(name, value)| (name.into_owned(), value.into_owned())).collect())
+        let pairs: Vec<_> = form_pairs(text, true).into_iter().map(|(n, v)| (n.into_owned(), v.into_owned())).collect();
+        // Some begin the next pair at a semicolon, too, and there even our own names are not ours.
+        let hidden = text.split('&').flat_map(|piece| piece.split(';').skip(1)).find_map(|piece| {
+            let (name, _) = form_pairs(piece, true).into_iter().next()?;
+            let own = reads_as(&name)?;
+            Some(Lookalike(name.into_owned(), own))
+        });
+        let lookalike = pairs.iter().find_map(|(name, _)| lookalike(name)).or(hidden);
+        Self { pairs, lookalike }
     }
 
     /// Those of a JSON object. A list of channel names becomes what it would be in a form; other values that are no strings
@@ -75,13 +91,26 @@ impl Fields {
                 (None, value) => fields.push((name, value.to_string())),
             }
         }
-        Ok(Self(fields))
+        let lookalike = fields.iter().find_map(|(name, _)| lookalike(name));
+        Ok(Self { pairs: fields, lookalike })
     }
 
     /// These and those.
     pub(super) fn and(mut self, other: Self) -> Self {
-        self.0.extend(other.0);
+        self.pairs.extend(other.pairs);
+        self.lookalike = self.lookalike.or(other.lookalike);
         self
+    }
+
+    /// Whether everybody who reads them reads the same.
+    ///
+    /// # Errors
+    /// One of them could be taken for one of Fanfare's own.
+    pub(super) fn unambiguous(&self) -> Result<(), Malformed> {
+        match &self.lookalike {
+            None => Ok(()),
+            Some(Lookalike(name, own)) => Err(Malformed::Lookalike { name: name.clone(), own }),
+        }
     }
 
     /// The field of this name.
@@ -89,7 +118,7 @@ impl Fields {
     /// # Errors
     /// It is there more than once: whoever looks at the other one would see another request.
     pub(super) fn one(&self, name: &'static str) -> Result<Option<&str>, Malformed> {
-        let mut values = self.0.iter().filter(|(key, _)| key == name).map(|(_, value)| value.as_str());
+        let mut values = self.pairs.iter().filter(|(key, _)| key == name).map(|(_, value)| value.as_str());
         match (values.next(), values.next()) {
             (value, None) => Ok(value),
             _ => Err(Malformed::Twice(name)),
@@ -103,7 +132,7 @@ impl Fields {
     pub(super) fn channels(&self, max: usize) -> Result<Names, Malformed> {
         let one = self.one("channel_name")?;
         let mut batch: Vec<String> = Vec::new();
-        for (_, name) in self.0.iter().filter(|(key, _)| is_item(key)) {
+        for (_, name) in self.pairs.iter().filter(|(key, _)| is_item(key)) {
             if !batch.contains(name) {
                 batch.push(name.clone());
             }
@@ -121,8 +150,17 @@ impl Fields {
 
     /// What is left for the authorizer.
     pub(super) fn params(self) -> Vec<(String, String)> {
-        self.0.into_iter().filter(|(name, _)| !OWN.contains(&name.as_str()) && !is_item(name)).collect()
+        self.pairs.into_iter().filter(|(name, _)| !is_own(name)).collect()
     }
+}
+
+fn lookalike(name: &str) -> Option<Lookalike> {
+    if is_own(name) { None } else { Some(Lookalike(name.to_owned(), reads_as(name)?)) }
+}
+
+/// Whether a name means something to Fanfare itself.
+fn is_own(name: &str) -> bool {
+    OWN.contains(&name) || is_item(name)
 }
 
 /// `channel_name[]` or `channel_name[0]`.
@@ -189,6 +227,37 @@ mod tests {
     }
 
     #[test]
+    fn a_name_that_others_read_as_ours_is_ambiguous() {
+        let refused = |fields: Fields, name: &str| {
+            let Err(Malformed::Lookalike { name: found, own }) = fields.unambiguous() else { panic!("{fields:?}") };
+            assert_eq!((found.as_str(), own), (name, "channel_name"));
+        };
+        for (form, name) in [
+            ("channel_name=a&channel.name=b", "channel.name"),
+            ("channel_name=a&%5Bchannel_name%5D=b", "[channel_name]"),
+            ("channel_name=a&channel_name[x]=b", "channel_name[x]"),
+            ("channel_name=a;channel_name=b", "channel_name"),
+            ("channel_name=a&x=1;channel%5Fname=b", "channel_name"),
+            ("x;channel_name", "x;channel_name"),
+            ("channel_name=a&Channel_Name", "Channel_Name"),
+        ] {
+            refused(Fields::of_form(form), name);
+        }
+        refused(Fields::of_json(r#"{"channel_name":"a","channel\u0000name":"b"}"#).unwrap(), "channel\0name");
+        refused(Fields::of_form("a=b").and(Fields::of_form("channel.name=b")), "channel.name");
+        let fine = [
+            "channel_name=a&socket_id=1.2&callback=x&app_key=k&lang=en",
+            "channel_name=private-a;b&socket_id=1.2",
+            "channel_name[]=a&channel_name%5B12%5D=b",
+            "text=a;b=c;;&x=;",
+        ];
+        for form in fine {
+            assert_eq!(Fields::of_form(form).unambiguous(), Ok(()), "{form}");
+        }
+        assert_eq!(Fields::of_json(r#"{"channel_name":["a"],"x":{"channel_name":1}}"#).unwrap().unambiguous(), Ok(()));
+    }
+
+    #[test]
     fn what_is_no_request_is_refused() {
         for text in ["", "[]", "5", "{", r#"{"a":1} x"#, "null"] {
             assert_eq!(Fields::of_json(text), Err(Malformed::Json), "{text}");
@@ -197,7 +266,6 @@ mod tests {
             assert_eq!(Fields::of_json(text), Err(Malformed::NotText("channel_name")), "{text}");
         }
         assert_eq!(Fields::of_form("").channels(1), Err(Malformed::Missing("channel_name")));
-        assert_eq!(Fields::of_form("channel_name[x]=a").channels(1), Err(Malformed::Missing("channel_name")));
         assert_eq!(Fields::of_form("channel_name[]=a&channel_name[]=b").channels(1), Err(Malformed::TooMany(1)));
     }
 }

@@ -173,7 +173,8 @@ async fn answer(
     endpoint: Endpoint,
     script: Option<&Callback>,
 ) -> (Access, Result<String, Refusal>) {
-    let found = fields.one("app_key").map_err(Refusal::from).and_then(|key| context.app(key));
+    let key = fields.unambiguous().and_then(|()| fields.one("app_key"));
+    let found = key.map_err(Refusal::from).and_then(|key| context.app(key));
     let (app, authorizer) = match found {
         Ok(found) => found,
         Err(refusal) => {

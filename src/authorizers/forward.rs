@@ -7,21 +7,21 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, COOKIE, HeaderName, HeaderValue};
-use hyper::{Request, StatusCode, Uri};
+use hyper::{Request, Uri};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
+use tracing::debug;
 
 use crate::config::ForwardConfig;
-use crate::http_client::{Answer, HttpClient};
-use crate::protocol::json;
+use crate::http_client::HttpClient;
 use crate::shutdown::Shutdown;
+use crate::untrusted::Untrusted;
 
+use super::backend_answer::{Expected, Verdict};
 use super::cache::Cache;
-use super::identity::Identity;
-use super::{Question, Refused, SetupError, Wish};
+use super::{Caller, Question, Refused, SetupError, Wish};
 
 /// Bytes of a backend's answer. A sign-in with the largest `user_data` that is allowed by default fits twice.
 const MAX_ANSWER: usize = 64 * 1024;
@@ -35,6 +35,8 @@ pub struct Forward {
     url: Uri,
     user_url: Option<Uri>,
     headers: Vec<HeaderName>,
+    params: Vec<String>,
+    accept_true: bool,
     backend: Backend,
     cache: Option<Cache<Verdict>>,
 }
@@ -44,14 +46,6 @@ struct Backend {
     client: HttpClient,
     timeout: Duration,
     permits: Arc<Semaphore>,
-}
-
-/// What came back.
-#[derive(Debug, Clone)]
-enum Verdict {
-    Allowed(Option<Arc<str>>),
-    Denied(StatusCode),
-    Undecided(String),
 }
 
 impl Forward {
@@ -69,6 +63,8 @@ impl Forward {
             url: url(&config.url),
             user_url: user_url.map(|text| url(text)),
             headers: config.headers.iter().map(header).collect(),
+            params: config.params.clone(),
+            accept_true: config.accept_true,
             backend: Backend { client, timeout: config.timeout, permits: Arc::new(Semaphore::new(CONCURRENCY)) },
             cache: Some(Cache::new(config.cache, shutdown.clone())).filter(|_| !config.cache.is_zero()),
         })
@@ -81,12 +77,12 @@ impl Forward {
             Wish::SignIn => self.user_url.as_ref().ok_or(Refused::NoSignIn)?,
         };
         let request = self.request(url, question);
-        let signs_in = question.wish == Wish::SignIn;
+        let expected = Expected::new(question.wish, self.accept_true);
         let verdict = match &self.cache {
-            None => self.backend.ask(request, signs_in).await,
+            None => self.backend.ask(request, expected).await,
             Some(cache) => {
                 let backend = self.backend.clone();
-                let ask = || async move { backend.ask(request, signs_in).await };
+                let ask = || async move { backend.ask(request, expected).await };
                 let keep = |verdict: &Verdict| !matches!(verdict, Verdict::Undecided(_));
                 let verdict = cache.get(self.key(question), ask, keep).await;
                 verdict.unwrap_or_else(|| Verdict::Undecided("the server stops".to_owned()))
@@ -99,6 +95,13 @@ impl Forward {
         }
     }
 
+    /// The parameters that go along: those that the configuration lists, under exactly the names that it has. A name that a
+    /// client chose could be another one to the backend.
+    fn params<'a>(&'a self, caller: &'a Caller) -> impl Iterator<Item = (&'a str, &'a str)> {
+        let listed = |(name, _): &&(String, String)| self.params.contains(name);
+        caller.params.iter().filter(listed).map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
     /// A form, as pusher-js sends it, with what says who the client is.
     fn request(&self, url: &Uri, question: &Question<'_>) -> Request<Full<Bytes>> {
         let caller = question.caller;
@@ -107,7 +110,10 @@ impl Forward {
         if let Wish::Subscribe(channel) = question.wish {
             fields.push(("channel_name", channel.as_str()));
         }
-        fields.extend(caller.params.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        fields.extend(self.params(caller));
+        if let Some((name, _)) = caller.params.iter().find(|(name, _)| !self.params.contains(name)) {
+            debug!(app = question.app.id, name = %Untrusted(name), "parameter not passed on: not in auth.forward.params");
+        }
         let encode = |text| utf8_percent_encode(text, NON_ALPHANUMERIC);
         let fields: Vec<_> = fields.iter().map(|(name, value)| format!("{}={}", encode(name), encode(value))).collect();
 
@@ -139,8 +145,8 @@ impl Forward {
         for value in [&caller.cookies, &caller.authorization] {
             add(value.as_ref().map_or("0".to_owned(), |value| format!("1{value}")).as_bytes());
         }
-        add(caller.params.len().to_string().as_bytes());
-        for (name, value) in &caller.params {
+        add(self.params(caller).count().to_string().as_bytes());
+        for (name, value) in self.params(caller) {
             add(name.as_bytes());
             add(value.as_bytes());
         }
@@ -155,55 +161,15 @@ impl Forward {
 }
 
 impl Backend {
-    async fn ask(&self, request: Request<Full<Bytes>>, signs_in: bool) -> Verdict {
+    async fn ask(&self, request: Request<Full<Bytes>>, expected: Expected) -> Verdict {
         let Ok(permit) = timeout(self.timeout, self.permits.acquire()).await else {
             return Verdict::Undecided(format!("{CONCURRENCY} earlier questions are not answered yet"));
         };
         let answer = self.client.send(request, self.timeout, MAX_ANSWER).await;
         drop(permit);
         match answer {
-            Ok(answer) => verdict(&answer, signs_in),
+            Ok(answer) => expected.verdict(&answer, MAX_ANSWER),
             Err(error) => Verdict::Undecided(error.to_string()),
         }
     }
-}
-
-/// Yes is a 200 with nothing or with a JSON object, and only that: a page that some router shows for every path is no
-/// permission.
-fn verdict(answer: &Answer, signs_in: bool) -> Verdict {
-    match answer.status {
-        StatusCode::OK => {}
-        status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => return Verdict::Denied(status),
-        status => return Verdict::Undecided(format!("it answered {}", status.as_u16())),
-    }
-    if answer.truncated {
-        return Verdict::Undecided(format!("its answer is longer than {MAX_ANSWER} bytes, or did not arrive in time"));
-    }
-    if answer.body.trim_ascii().is_empty() {
-        return Verdict::Allowed(None);
-    }
-    match json::object::<Map<String, Value>>(std::str::from_utf8(&answer.body).unwrap_or_default()) {
-        Ok(members) => Verdict::Allowed(data(members, signs_in).map(Arc::from)),
-        Err(_) => Verdict::Undecided("it answered 200 with something else than a JSON object".to_owned()),
-    }
-}
-
-/// The text to sign along: `channel_data` or `user_data` as every library makes it, or else the user in plain members.
-fn data(mut members: Map<String, Value>, signs_in: bool) -> Option<String> {
-    let (ready, ids): (_, &[&str]) = match signs_in {
-        true => ("user_data", &["id", "user_id"]),
-        false => ("channel_data", &["user_id"]),
-    };
-    match members.remove(ready) {
-        Some(Value::String(text)) => return Some(text),
-        Some(object @ Value::Object(_)) => return Some(object.to_string()),
-        _ => {}
-    }
-    let id = match ids.iter().find_map(|name| members.remove(*name))? {
-        Value::String(id) => id,
-        Value::Number(id) => id.to_string(),
-        _ => return None,
-    };
-    let identity = Identity { id, info: members.remove("user_info"), watchlist: members.remove("watchlist") };
-    Some(if signs_in { identity.user_data() } else { identity.channel_data() })
 }

@@ -4,6 +4,7 @@
 //! Nothing here trusts the one who asks: channel and socket are checked before, and what an authorizer says of a user is
 //! checked after, by the rules that the user will meet when it subscribes or signs in.
 
+mod backend_answer;
 mod cache;
 mod claims;
 mod dev;

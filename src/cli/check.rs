@@ -1,6 +1,6 @@
 //! `fanfare check`: what `serve` would say about a configuration, without serving.
 
-use crate::{Config, Server};
+use crate::{Config, Server, memory};
 
 use super::settings::SourceArgs;
 use super::{CliError, output};
@@ -23,7 +23,8 @@ impl Args {
     pub(super) fn run(self) -> Result<(), CliError> {
         let file = self.sources.config.clone();
         let loaded = Config::load_for_server(&self.sources.sources(Vec::new()))?;
-        for warning in &loaded.warnings {
+        let of_memory = memory::total().map(|total| loaded.config.memory_warnings(total)).unwrap_or_default();
+        for warning in loaded.warnings.iter().chain(&of_memory) {
             output::remark(format_args!("warning: {warning}"));
         }
         Server::check(&loaded.config)?;

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use tracing::{info, warn};
 
-use crate::{Config, Server};
+use crate::{Config, Server, memory};
 
 use super::CliError;
 use super::logging::{self, LogArgs};
@@ -44,7 +44,8 @@ impl Args {
         flags.extend(self.admin_listen.map(|address| ("admin.listen".to_owned(), address)));
         let loaded = Config::load_for_server(&self.sources.sources(flags))?;
         logging::start(&loaded.config.log)?;
-        for warning in loaded.warnings {
+        let of_memory = memory::total().map(|total| loaded.config.memory_warnings(total)).unwrap_or_default();
+        for warning in loaded.warnings.into_iter().chain(of_memory) {
             warn!("{warning}");
         }
         serve(loaded.config, |_| Ok(()))

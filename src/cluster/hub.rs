@@ -267,6 +267,7 @@ impl Hub {
     pub(super) fn about(&self, server: &str) -> String {
         json!({
             "name": self.name,
+            "address": self.address,
             "version": env!("CARGO_PKG_VERSION"),
             "started_ms": unix_ms() - self.started.elapsed().as_millis() as u64,
             "connections": self.shares.iter().map(|share| share.app.connections()).sum::<u64>(),

@@ -2,6 +2,9 @@
 //! that is over. What is lost at Redis is said again, too, and what a dead node had expires.
 
 use redis::{Cmd, Pipeline, pipe};
+use tracing::info;
+
+use crate::untrusted::Untrusted;
 
 use super::answer::{Reader, nonsense};
 use super::link::{Line, Link};
@@ -16,8 +19,8 @@ const MEMORY: u64 = 300;
 const BATCH: usize = 500;
 
 impl RedisCluster {
-    /// The address of the other node that has a session, which is not `gone`: an address that has it no more. If it
-    /// `begins`, and none has it, it is this node's from now on.
+    /// The address of the other node that has a session, which is registered and not `gone`: an address that has it no more.
+    /// If it `begins`, and none has it, it is this node's from now on.
     ///
     /// # Errors
     /// Redis cannot be asked in time.
@@ -35,7 +38,12 @@ impl RedisCluster {
             pipeline
         };
         let answer = link.ask(ask).await.map_err(Unavailable)?.pop().ok_or_else(|| Unavailable(nonsense()))?;
-        let owner = Reader::open(answer).map_err(Unavailable)?.text().ok_or_else(|| Unavailable(nonsense()))?;
+        let mut answer = Reader::open(answer).map_err(Unavailable)?;
+        let (owner, stranger) = answer.text().zip(answer.text()).ok_or_else(|| Unavailable(nonsense()))?;
+        if !stranger.is_empty() {
+            // A node that died some time ago, or somebody who writes to Redis.
+            info!(session = %Untrusted(id), address = %Untrusted(&stranger), "the owner of a session is no registered node");
+        }
         Ok(Some(owner).filter(|owner| !owner.is_empty() && *owner != self.hub.address))
     }
 

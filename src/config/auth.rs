@@ -88,6 +88,12 @@ pub struct ForwardConfig {
     pub cache: Duration,
     /// Headers of the client's request that go along, besides its cookies and its authorization.
     pub headers: Vec<String>,
+    /// Parameters of the client's request that go along. Plain names, none of which a framework could take for one of
+    /// [`AUTH_PARAMETERS`](crate::protocol::AUTH_PARAMETERS).
+    pub params: Vec<String>,
+    /// Whether the answers of broadcasters that sign nothing count as a yes: `true`, and an object with `channel_data`
+    /// alone.
+    pub accept_true: bool,
 }
 
 impl JwtConfig {
@@ -122,6 +128,8 @@ impl ForwardConfig {
             timeout: Duration::from_secs(5),
             cache: Duration::ZERO,
             headers: vec!["X-CSRF-Token".to_owned(), "X-XSRF-Token".to_owned()],
+            params: Vec::new(),
+            accept_true: false,
         }
     }
 }

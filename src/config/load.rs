@@ -32,7 +32,7 @@ impl Config {
     /// # Errors
     /// All mistakes at once: an unreadable file, a syntax error, an unknown key, a wrong type or an impossible value.
     pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
-        Self::read(sources, |_| Vec::new())
+        Self::read(sources, false)
     }
 
     /// Reads all sources for a server that is about to start with them.
@@ -40,10 +40,10 @@ impl Config {
     /// # Errors
     /// Those of [`Config::load`]; and no apps, or the secret of the examples where other machines can connect.
     pub fn load_for_server(sources: &Sources) -> Result<Loaded, ConfigError> {
-        Self::read(sources, Self::obstacles)
+        Self::read(sources, true)
     }
 
-    fn read(sources: &Sources, obstacles: fn(&Self) -> Vec<(String, String)>) -> Result<Loaded, ConfigError> {
+    fn read(sources: &Sources, for_server: bool) -> Result<Loaded, ConfigError> {
         let layers = Layers::read(sources).map_err(|mistakes| ConfigError { mistakes })?;
         let mut reader = Reader::new(&layers);
         let mut config = Self::default();
@@ -52,12 +52,17 @@ impl Config {
         schema::app_defaults(&mut reader, &mut defaults);
         schema::apps(&mut reader, &mut config.apps, &defaults);
         reader.refuse_unknown_keys();
-        for (path, conflict) in config.conflicts().into_iter().chain(obstacles(&config)) {
+        let obstacles = if for_server { config.obstacles() } else { Vec::new() };
+        for (path, conflict) in config.conflicts().into_iter().chain(obstacles) {
             reader.refuse(&path, conflict);
         }
         if reader.mistakes.is_empty() {
             let warning = |(path, text): (String, String)| format!("{}: {text}", layers.place(&path).text);
-            let warnings = config.warnings().into_iter().map(warning).collect();
+            let exposures = match for_server {
+                true => config.exposures(&layers, sources.file.as_deref()),
+                false => Vec::new(),
+            };
+            let warnings = config.warnings().into_iter().chain(exposures).map(warning).collect();
             return Ok(Loaded { config, warnings });
         }
         reader.mistakes.sort_by(|(one, _), (other, _)| one.cmp(other));

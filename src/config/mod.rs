@@ -8,10 +8,12 @@
 mod auth;
 mod claim_pattern;
 mod cluster;
+mod exposure;
 mod fallbacks;
 mod layers;
 mod load;
 mod master_key;
+mod memory_bounds;
 mod pattern;
 mod redis_url;
 mod rule;

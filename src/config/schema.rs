@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::rule::{
     Rule, address, bytes, channel_patterns, choice, claim, claim_channels, claim_text, claims, close_code, directory,
     duration, flag, header_names, headers, host_names, identifier, log_level, name, name_or_none, number,
-    optional_file, optional_url, origins, path, path_prefix, plain_text, plain_texts, quota, readable_file, redis_urls,
-    script_urls, url, user_or_none, words,
+    optional_file, optional_url, origins, parameters, path, path_prefix, plain_text, plain_texts, quota, readable_file,
+    redis_urls, script_urls, url, user_or_none, words,
 };
 use super::{
     AppConfig, AuthConfig, ClusterConfig, ClusterDriver, Config, ForwardConfig, JwtAlgorithm, JwtConfig, KeyPair,
@@ -186,6 +186,8 @@ fn forward<V: Visitor>(v: &mut V, forward: &mut ForwardConfig) {
     v.key("timeout", &mut forward.timeout, duration(Duration::from_millis(100)..=MINUTE));
     v.key("cache", &mut forward.cache, duration(Duration::ZERO..=10 * MINUTE));
     v.key("headers", &mut forward.headers, header_names());
+    v.key("params", &mut forward.params, parameters());
+    v.key("accept_true", &mut forward.accept_true, flag());
 }
 
 fn webhook<V: Visitor>(v: &mut V, webhook: &mut WebhookConfig) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{Config, KeyPair};
 
 /// The secret of `fanfare dev` and of countless examples.
-const DEMO_SECRET: &str = "app-secret";
+pub(super) const DEMO_SECRET: &str = "app-secret";
 
 /// pusher-js takes the smaller of this, its own setting, and what the server says.
 const PUSHER_JS_ACTIVITY_TIMEOUT: Duration = Duration::from_secs(120);
@@ -45,7 +45,7 @@ impl Config {
     }
 
     /// All key pairs, each with the path of the table that it stands in.
-    fn key_pairs(&self) -> impl Iterator<Item = (String, &KeyPair)> {
+    pub(super) fn key_pairs(&self) -> impl Iterator<Item = (String, &KeyPair)> {
         self.apps.iter().enumerate().flat_map(|(index, app)| {
             app.keys.iter().enumerate().map(move |(number, pair)| match number {
                 0 => (format!("apps.{index}"), pair),

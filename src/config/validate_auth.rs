@@ -1,5 +1,7 @@
 //! Rules between the settings of an app that concern its authorizer.
 
+use crate::protocol::reads_as;
+
 use super::{AppConfig, JwtAlgorithm, JwtConfig, MasterKey};
 
 /// Bytes of a secret for HS256 below which it is weaker than the algorithm (RFC 7518 §3.2).
@@ -69,6 +71,10 @@ impl JwtConfig {
                 let text = format!("{} are given; expected one of them", keys.join(" and "));
                 conflicts.push(("auth.jwt", text));
             }
+        }
+        if let Some(own) = reads_as(&self.parameter) {
+            let text = format!("{:?} could be read as {own}, which is refused; expected another name", self.parameter);
+            conflicts.push(("auth.jwt.parameter", text));
         }
         let mut members: Vec<_> = self.user_info.iter().map(|claim| member_name(claim)).collect();
         members.sort_unstable();

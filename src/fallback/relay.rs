@@ -13,7 +13,10 @@ use bytes::Bytes;
 use dashmap::DashMap;
 use http_body_util::Full;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
-use hyper::header::{CONNECTION, CONTENT_TYPE, COOKIE, DATE, HeaderName, HeaderValue, ORIGIN, TRANSFER_ENCODING};
+use hyper::header::{
+    ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE,
+    COOKIE, HeaderName, HeaderValue, ORIGIN, VARY, X_CONTENT_TYPE_OPTIONS,
+};
 use hyper::{HeaderMap, Request, Response, StatusCode};
 use tokio::select;
 use tokio::time::{Instant, Sleep, sleep, timeout_at};
@@ -35,6 +38,20 @@ const RELAYED: HeaderName = HeaderName::from_static("fanfare-relayed");
 
 /// Asks the node of a session to answer whoever receives now, because the node in between stops.
 const HURRY: HeaderName = HeaderName::from_static("fanfare-hurry");
+
+/// The headers of another node's answer that go on to the client: those that a session's answers have. The cookie of
+/// SockJS is not among them, as the node in between sets it.
+const PASSED_BACK: [HeaderName; 9] = [
+    ACCESS_CONTROL_ALLOW_CREDENTIALS,
+    ACCESS_CONTROL_ALLOW_ORIGIN,
+    ALLOW,
+    CACHE_CONTROL,
+    CONTENT_LENGTH,
+    CONTENT_TYPE,
+    VARY,
+    X_CONTENT_TYPE_OPTIONS,
+    HeaderName::from_static("x-accel-buffering"),
+];
 
 /// Sessions whose node is remembered.
 const MEMORY: usize = 100_000;
@@ -142,10 +159,12 @@ impl Relay {
             Ok(answer) if answer.status() == StatusCode::MISDIRECTED_REQUEST => None,
             Ok(answer) => {
                 let (mut head, body) = answer.into_parts();
-                for name in [CONNECTION, TRANSFER_ENCODING, DATE] {
-                    head.headers.remove(name);
-                }
-                Some(Response::from_parts(head, any_body(Relayed::new(body, leave, path.ends_with("/xhr_streaming")))))
+                let body = any_body(Relayed::new(body, leave, path.ends_with("/xhr_streaming")));
+                let mut response = Response::new(body);
+                *response.status_mut() = head.status;
+                let headers = PASSED_BACK.into_iter().filter_map(|name| Some((head.headers.remove(&name)?, name)));
+                response.headers_mut().extend(headers.map(|(value, name)| (name, value)));
+                Some(response)
             }
             Err(error) => {
                 self.metrics.failed();

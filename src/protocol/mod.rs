@@ -7,6 +7,7 @@
 //! against: 1 connection, 2 events, 3 authorisation, 4 HTTP API, 5 webhooks, 6 limits, 7 HTTP fallbacks, 8 timing,
 //! 9 choices where Pusher's documentation is silent. What it says, the tests of `tests/it` say too, under the same words.
 
+mod auth_parameter;
 mod channel_name;
 mod client_message;
 mod close;
@@ -18,6 +19,7 @@ mod server_event;
 mod socket_id;
 mod user;
 
+pub use auth_parameter::{AUTH_PARAMETERS, reads_as};
 pub use channel_name::{ChannelName, InvalidChannelName, Kind, SERVER_TO_USER};
 pub use client_message::ClientMessage;
 pub use close::CloseReason;

@@ -25,7 +25,6 @@ use crate::addresses::{Addresses, Network};
 use crate::admin;
 use crate::fallback::HangUp;
 use crate::metrics::Metrics;
-use crate::node::Node;
 use crate::open_sockets::{Admitted, HttpConnection, OpenSockets, Place, Wait};
 use crate::rewound::Rewound;
 use crate::shutdown::Shutdown;
@@ -157,24 +156,18 @@ async fn begin(
     }
 }
 
-/// What the admin pages tell about.
-#[derive(Debug, Clone)]
-pub(super) struct AdminPages {
-    /// The node.
-    pub(super) node: Arc<Node>,
-    /// Whether it is about to stop.
-    pub(super) shutdown: Shutdown,
-}
-
 /// Serves the operator until it is told to stop, which is after everything else has.
-pub(super) async fn serve_admin(listener: TcpListener, pages: AdminPages, shutdown: Shutdown) {
+pub(super) async fn serve_admin(listener: TcpListener, pages: admin::Context, shutdown: Shutdown) {
     let mut stop = pin!(shutdown.requested());
     // Nobody evicts these: the operator's connections are few.
     let sockets = OpenSockets::new(usize::MAX);
     while let Some((stream, _)) = accept(&listener, stop.as_mut()).await {
         let (pages, stop, sockets) = (pages.clone(), shutdown.clone(), Arc::clone(&sockets));
         shutdown.spawn(async move {
-            let answer = |request| admin::handle(Arc::clone(&pages.node), pages.shutdown.clone(), request);
+            let answer = |request| {
+                let pages = pages.clone();
+                async move { admin::handle(&pages, request).await }
+            };
             let socket = Rewound::new(stream.into(), Bytes::new());
             let times = Times { first: Instant::now() + ADMIN_TIMEOUT, deadline: ADMIN_TIMEOUT };
             let connection = sockets.http(now());

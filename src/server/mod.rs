@@ -19,6 +19,7 @@ use tokio_rustls::TlsAcceptor;
 use tracing::{info, warn};
 
 use crate::addresses::{AddressLimits, Addresses};
+use crate::admin;
 use crate::authorizers::{Authorizers, SetupError};
 use crate::body_budget::BodyBudget;
 use crate::config::{ClusterDriver, Config, RedisPlace, RedisUrl, ServerConfig};
@@ -163,7 +164,8 @@ impl Server {
         let sockets = Addresses::new(limits);
         let by_address = [self.clients, Arc::clone(&sockets)];
         self.shutdown.spawn(tick(Arc::clone(&self.node), by_address, self.shutdown.clone()));
-        let pages = listener::AdminPages { node: Arc::clone(&self.node), shutdown: self.shutdown.clone() };
+        let hosts = self.config.admin.hosts.as_slice().into();
+        let pages = admin::Context { node: Arc::clone(&self.node), shutdown: self.shutdown.clone(), hosts };
         admin_shutdown.spawn(listener::serve_admin(self.admin, pages, admin_shutdown.clone()));
         let Config { server, fallbacks, .. } = self.config;
         let bodies = BodyBudget::new(server.body_memory, self.node.metrics().bodies_evicted());

@@ -91,7 +91,7 @@ fn the_configuration_that_the_readme_shows_is_a_good_one() {
     let (_, block) = readme.split_once("```toml\n").expect("README.md shows a configuration");
     let (block, _) = block.split_once("```").unwrap();
     let folder = Folder::new();
-    let secret = folder.write("secret", "the secret\n");
+    let secret = folder.write("secret", "the output of openssl rand\n");
     assert_eq!(block.matches("\"/run/secrets/fanfare\"").count(), 1, "{block}");
     let file = folder.write("fanfare.toml", block.replace("/run/secrets/fanfare", &secret));
     let output = fanfare(&["check", "--config", &file]).run();
@@ -111,4 +111,76 @@ fn the_readme_names_the_variables_that_make_an_app() {
     let given = |variable: &'static str| (variable.split_once('=').unwrap().0, "1001");
     let args = ["serve", "--listen=127.0.0.1:0", "--admin-listen=127.0.0.1:0", "--log-format=json"];
     Server::start(fanfare(&args).envs(&variables.map(given))).connect("1001");
+}
+
+/// What `check` warns of, without the word.
+fn warnings(args: &[&str]) -> Vec<String> {
+    let output = fanfare(&[&["check"], args].concat()).run();
+    output.succeeded();
+    let warning = |line: &str| line.strip_prefix("warning: ").expect("nothing but warnings").to_owned();
+    output.stderr.lines().map(warning).collect()
+}
+
+#[test]
+fn a_file_with_secrets_that_everybody_can_read_brings_a_warning() {
+    let folder = Folder::new();
+    let file = folder.write("fanfare.toml", APP);
+    assert_eq!(warnings(&["--config", &file]), Vec::<String>::new());
+    folder.chmod("fanfare.toml", 0o644);
+    let found = warnings(&["--config", &file]);
+    let expected =
+        format!("{file}:4: apps.0.secret: the file has secrets in it, and every user of this machine can read it");
+    assert!(found.len() == 1 && found[0].starts_with(&expected), "{found:#?}");
+    // Other commands have nothing to do with it.
+    assert_eq!(fanfare(&["config", "--config", &file]).run().stderr, "");
+
+    // The secrets are somewhere else.
+    let secret = folder.write("secret", "the output of openssl rand");
+    folder.write("elsewhere.toml", format!("[[apps]]\nid = \"1\"\nkey = \"k\"\nsecret_file = {secret:?}\n"));
+    folder.chmod("elsewhere.toml", 0o644);
+    assert_eq!(warnings(&["--config", &folder.path("elsewhere.toml")]), Vec::<String>::new());
+    let tokens = format!("{APP}[apps.auth.jwt]\nalgorithms = [\"HS256\"]\nsecret = \"{}\"\n", "x".repeat(32));
+    let demo = tokens.replace("the-secret-of-the-file", "app-secret");
+    folder.write("demo.toml", demo);
+    folder.chmod("demo.toml", 0o644);
+    let found = warnings(&["--config", &folder.path("demo.toml"), "--set", "server.listen=127.0.0.1:6001"]);
+    assert!(found.len() == 1 && found[0].contains(":7: apps.0.auth.jwt.secret: the file has secrets"), "{found:#?}");
+}
+
+#[test]
+fn a_short_secret_brings_a_warning_that_does_not_show_it() {
+    let folder = Folder::new();
+    let short = "[[apps.keys]]\nkey = \"next\"\nsecret = \"hunter2\"\n";
+    let file = folder.write("fanfare.toml", format!("{APP}{short}"));
+    let found = warnings(&["--config", &file]);
+    assert!(found.len() == 1 && found[0].contains("apps.0.keys.0.secret: shorter than 16 characters"), "{found:#?}");
+    assert!(!found[0].contains("hunter2"), "{found:#?}");
+    // That of the examples stays on this machine.
+    let demo = folder.write("demo.toml", APP.replace("the-secret-of-the-file", "app-secret"));
+    assert_eq!(warnings(&["--config", &demo, "--set", "server.listen=127.0.0.1:6001"]), Vec::<String>::new());
+}
+
+#[test]
+fn an_admin_listener_that_others_reach_brings_a_warning() {
+    let folder = Folder::new();
+    let file = folder.write("fanfare.toml", APP);
+    let with = |address: &str| warnings(&["--config", &file, "--set", &format!("admin.listen={address}")]);
+    for address in ["127.0.0.1:9601", "[::1]:9601", "10.0.0.5:9601", "[fd00::1]:9601"] {
+        assert_eq!(with(address), Vec::<String>::new(), "{address}");
+    }
+    for address in ["0.0.0.0:9601", "[::]:9601", "1.1.1.1:9601", "[::ffff:1.1.1.1]:9601"] {
+        let found = with(address);
+        assert!(found.len() == 1 && found[0].starts_with("--set admin.listen: "), "{address}: {found:#?}");
+    }
+}
+
+#[test]
+fn limits_that_come_to_more_than_the_memory_bring_a_warning() {
+    let folder = Folder::new();
+    let file = folder.write("fanfare.toml", APP);
+    let found = warnings(&["--config", &file, "--set", "server.max_connections=10000000"]);
+    assert!(found.len() == 1 && found[0].starts_with("10000000 connections may have "), "{found:#?}");
+    assert!(found[0].contains("lower server.max_connections, limits.connections, limits.outbox"), "{found:#?}");
+    let found = warnings(&["--config", &file, "--set", "server.subscription_memory=1024 GiB"]);
+    assert!(found.len() == 1 && found[0].contains("server.subscription_memory"), "{found:#?}");
 }

@@ -384,7 +384,7 @@ fn arguments_that_make_no_sense_are_a_mistake_of_usage() {
 #[test]
 fn an_app_id_that_is_no_number_brings_a_warning_about_python() {
     let folder = Folder::new();
-    let file = folder.write("fanfare.toml", "[[apps]]\nid = \"shop\"\nkey = \"k\"\nsecret = \"s\"\n");
+    let file = folder.write("fanfare.toml", APP.replace("id = \"1\"", "id = \"shop\""));
     let text = format!("{file}:2: apps.0.id: \"shop\": the official Python library `pusher` takes ids of digits only");
     for command in ["check", "config"] {
         let output = fanfare(&[command, "--config", &file]).run();

@@ -379,8 +379,11 @@ fn a_server_behind_a_path_prefix_is_reached_through_it() {
     let file = folder.write("fanfare.toml", format!("{LISTENERS}{APP}"));
     let server = Server::start(fanfare(&["serve", "--config", &file, "--set", "server.path_prefix=/realtime"]));
     let tool = |args: &[&str]| -> Fanfare {
-        let credentials =
-            [("FANFARE_APP_ID", "1"), ("FANFARE_APP_KEY", "file-key"), ("FANFARE_APP_SECRET", "file-secret")];
+        let credentials = [
+            ("FANFARE_APP_ID", "1"),
+            ("FANFARE_APP_KEY", "file-key"),
+            ("FANFARE_APP_SECRET", "the-secret-of-the-file"),
+        ];
         fanfare(args).env("FANFARE_URL", &format!("{}/realtime/", server.url())).envs(&credentials)
     };
     let mut listener = tool(&["listen", "private-room", "--count=1"]).start();
@@ -424,7 +427,7 @@ fn credentials_and_address_can_come_from_the_servers_own_configuration() {
         ("FANFARE_APPS_0_ID", "1"),
         ("FANFARE_APPS_0_KEY", "file-key"),
         ("FANFARE_APPS_0_SECRET_ENV", "ANY_NAME"),
-        ("ANY_NAME", "file-secret"),
+        ("ANY_NAME", "the-secret-of-the-file"),
     ];
     let output = fanfare(&["channels"]).envs(&environment).run();
     assert_eq!(output.succeeded(), "no channel is occupied\n");

@@ -2,7 +2,10 @@
 
 use std::net::SocketAddr;
 
+use futures_util::FutureExt;
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 use tokio::time::Instant;
 
 use crate::it::{Http, HttpSession, LIMIT, Packet, Receiving, Wire, array};
@@ -451,4 +454,51 @@ async fn a_kept_connection_serves_sessions_of_every_node() {
         }
     }
     drop(at_a);
+}
+
+// --- who gets the requests of clients ---
+
+#[tokio::test]
+async fn a_request_goes_to_registered_nodes_only_and_their_answers_have_no_headers_of_their_own() {
+    let cluster = pair().await;
+    let (_at_a, at_b) = begun(&cluster).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let stranger = format!("http://{}", listener.local_addr().unwrap());
+    let cli = |args: &[&str]| cluster.redis.cli(args);
+    let key = cli(&["KEYS", "*:s:*"]);
+    assert!(!key.is_empty() && !key.contains('\n'), "{key}");
+    assert_eq!(cli(&["SET", &key, &stranger]), "OK");
+
+    let refused = at_b.post(b"[]").await;
+    assert_eq!(refused.status, 404, "{}", refused.head);
+    assert!(listener.accept().now_or_never().is_none(), "a request has arrived");
+
+    // Only to be a node is missing, or else nothing would be proved.
+    let (generation, _) = key.split_once(":s:").unwrap();
+    let about = json!({ "name": "c", "address": stranger }).to_string();
+    assert_eq!(cli(&["HSET", &format!("{generation}:info"), "c#1", &about]), "1");
+    let answering = async {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        let mut request = vec![0; 4096];
+        let length = socket.read(&mut request).await.unwrap();
+        let answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Type: text/plain\r\nCache-Control: no-store\r\n\
+                      Set-Cookie: JSESSIONID=x; Domain=example.com\r\nLocation: http://evil.test/\r\nX-Evil: 1\r\n\
+                      Clear-Site-Data: \"*\"\r\nConnection: close\r\n\r\nok";
+        socket.write_all(answer.as_bytes()).await.unwrap();
+        String::from_utf8_lossy(&request[..length]).into_owned()
+    };
+    let (request, answer) = tokio::join!(answering, at_b.post(b"[]"));
+    assert!(request.starts_with("POST "), "{request}");
+    assert_eq!((answer.status, answer.body.as_str()), (200, "ok"));
+    for (name, value) in [
+        ("content-type", Some("text/plain")),
+        ("cache-control", Some("no-store")),
+        ("access-control-allow-origin", Some("*")),
+        ("set-cookie", None),
+        ("location", None),
+        ("x-evil", None),
+        ("clear-site-data", None),
+    ] {
+        assert_eq!(answer.header(name), value, "{name}: {}", answer.head);
+    }
 }

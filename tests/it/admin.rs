@@ -1,5 +1,11 @@
 //! The private listener: health, metrics, and what may be changed there.
 
+use http_body_util::Full;
+use hyper::body::Bytes;
+use hyper::client::conn::http2::handshake;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::TcpStream;
+
 use crate::support::{Http, TestServer, Wire};
 
 async fn admin(server: &TestServer) -> Http {
@@ -76,7 +82,8 @@ async fn a_page_in_the_operators_browser_changes_nothing() {
     let mut http = admin(&server).await;
     let mut post = async |headers: &str, body: &str| {
         let length = body.len();
-        let head = format!("POST /webhooks/replay HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n{headers}\r\n");
+        let head =
+            format!("POST /webhooks/replay HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n{headers}\r\n");
         let response = http.send(format!("{head}{body}").as_bytes()).await;
         (response.status, response.body)
     };
@@ -104,8 +111,87 @@ async fn a_wrong_method_is_told_the_right_one() {
         ("GET", "/webhooks/1-2/replay", "POST"),
         ("PUT", "/webhooks/test", "POST"),
     ] {
-        let request = format!("{method} {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n");
+        let request = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n");
         let response = http.send(request.as_bytes()).await;
         assert_eq!((response.status, response.header("allow")), (405, Some(allowed)), "{method} {path}");
     }
+}
+
+// --- for whom a request is ---
+
+/// A server that may also be addressed as fanfare.internal.
+async fn named() -> TestServer {
+    TestServer::with(|config| config.admin.hosts = vec!["fanfare.internal".to_owned()]).await
+}
+
+#[tokio::test]
+async fn a_page_whose_name_leads_here_reads_nothing() {
+    let server = named().await;
+    let port = server.admin.port();
+    let get = |target: &str, host: &str| format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+    for host in ["localhost", "LocalHost:1", "a.localhost", "127.0.0.1", "[::1]:9601", "10.0.0.5", "fanfare.internal"] {
+        let response = admin(&server).await.send(get("/metrics", host).as_bytes()).await;
+        assert_eq!(response.status, 200, "{host}: {}", response.head);
+    }
+    let rebound = format!("evil.test:{port}");
+    for host in [&rebound, "evil.test", "localhost.evil.test", "127.0.0.1.evil.test", "x.fanfare.internal", ""] {
+        for target in ["/metrics", "/webhooks", "/nodes", "/live", "/nowhere"] {
+            let response = admin(&server).await.send(get(target, host).as_bytes()).await;
+            assert_eq!(response.status, 421, "{host} {target}: {}", response.head);
+            assert!(response.body.contains("admin.hosts"), "{}", response.body);
+        }
+    }
+    let replay = "POST /webhooks/replay HTTP/1.1\r\nHost: evil.test\r\nContent-Type: application/json\r\n\
+                  Content-Length: 2\r\n\r\n{}";
+    assert_eq!(admin(&server).await.send(replay.as_bytes()).await.status, 421);
+}
+
+#[tokio::test]
+async fn a_request_says_once_for_whom_it_is() {
+    let server = named().await;
+    for (request, status) in [
+        ("GET /live HTTP/1.1\r\n\r\n", 400),
+        ("GET /live HTTP/1.0\r\n\r\n", 400),
+        ("GET /live HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n\r\n", 400),
+        ("GET /live HTTP/1.1\r\nHost: localhost\r\nHost: evil.test\r\n\r\n", 400),
+        ("GET /live HTTP/1.0\r\nHost: localhost\r\n\r\n", 200),
+        // As to a proxy.
+        ("GET http://localhost/live HTTP/1.1\r\nHost: localhost\r\n\r\n", 200),
+        ("GET http://evil.test/live HTTP/1.1\r\nHost: localhost\r\n\r\n", 421),
+        ("GET http://localhost/live HTTP/1.1\r\nHost: evil.test\r\n\r\n", 421),
+    ] {
+        let response = admin(&server).await.send(request.as_bytes()).await;
+        assert_eq!(response.status, status, "{request}: {}", response.head);
+    }
+}
+
+#[tokio::test]
+async fn over_http2_the_authority_is_the_host() {
+    let server = named().await;
+    let stream = TcpStream::connect(server.admin).await.unwrap();
+    let (client, connection) =
+        handshake::<_, _, Full<Bytes>>(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let status = async |request: hyper::http::request::Builder| {
+        let answer = client.clone().send_request(request.body(Full::default()).unwrap()).await.unwrap();
+        assert_eq!(answer.headers()["x-content-type-options"], "nosniff");
+        answer.status().as_u16()
+    };
+    let get = |authority: &str| hyper::Request::get(format!("http://{authority}/live"));
+    assert_eq!(status(get("fanfare.internal:9601")).await, 200);
+    assert_eq!(status(get("[::1]")).await, 200);
+    assert_eq!(status(get("evil.test")).await, 421);
+    assert_eq!(status(get("localhost").header("host", "evil.test")).await, 421);
+}
+
+#[tokio::test]
+async fn no_browser_guesses_what_an_answer_is() {
+    let server = TestServer::start().await;
+    let mut http = admin(&server).await;
+    for target in ["/", "/live", "/ready", "/metrics", "/nodes", "/webhooks", "/webhooks/1-2", "/nowhere"] {
+        let response = http.get(target).await;
+        assert_eq!(response.header("x-content-type-options"), Some("nosniff"), "{target}: {}", response.head);
+    }
+    let refused = http.send(b"GET / HTTP/1.1\r\nHost: evil.test\r\n\r\n").await;
+    assert_eq!(refused.header("x-content-type-options"), Some("nosniff"));
 }

@@ -128,6 +128,44 @@ async fn a_request_in_the_wrong_form_is_told_what_is_wrong() {
 }
 
 #[tokio::test]
+async fn a_parameter_that_others_could_read_as_ours_is_refused_whoever_decides() {
+    let issuer = JwtConfig { secret: Some(Secret::new(JWT_SECRET)), ..JwtConfig::new(vec![JwtAlgorithm::Hs256]) };
+    let web = crate::support::Web::start(|_| crate::support::Answer(200, r#"{"auth":"k:s"}"#.to_owned())).await;
+    let forward = fanfare::config::ForwardConfig::new(web.url.clone());
+    let servers = [
+        dev().await,
+        TestServer::with_app(|app| app.auth.jwt = Some(issuer)).await,
+        TestServer::with_app(|app| app.auth.forward = Some(forward)).await,
+    ];
+    let channel = || Ask::channel("1.2", "private-a");
+    let text = |name: &str, own: &str| {
+        format!("the parameter {name} could be read as {own} by another server; leave it out or rename it")
+    };
+    for server in &servers {
+        for (ask, name, own) in [
+            (channel().field("channel.name", "private-own"), "channel.name", "channel_name"),
+            (channel().query("%5Bchannel_name%5D=private-own"), "[channel_name]", "channel_name"),
+            (channel().query("a=1;channel_name=private-own"), "channel_name", "channel_name"),
+            (channel().field("Socket_Id", "3.4"), "Socket_Id", "socket_id"),
+            (channel().field("\u{0}\nsocket id", "3.4"), "\\0\\nsocket id", "socket_id"),
+            (
+                Ask::new("/pusher/auth").json(
+                    &json!({ "socket_id": "1.2", "channel_name": "private-a", "channel_name[x]": "private-own" }),
+                ),
+                "channel_name[x]",
+                "channel_name",
+            ),
+            (Ask::user("1.2").field("socket_id[]", "3.4"), "socket_id[]", "socket_id"),
+            (channel().field("__proto__[channel]", "x"), "__proto__[channel]", "__proto__"),
+        ] {
+            assert_eq!(ask.send(server).await.error(400), text(name, own), "{ask:?}");
+        }
+    }
+    assert_eq!(web.seen().len(), 0);
+    channel().field("channel", "x").field("user[name]", "x").field("callback_url", "x").allowed(&servers[2]).await;
+}
+
+#[tokio::test]
 async fn a_body_that_does_not_arrive_is_given_up() {
     let server = TestServer::with(|config| {
         config.server.request_timeout = std::time::Duration::from_secs(1);

@@ -21,6 +21,12 @@ async fn backend(status: u16, body: Value) -> Web {
     Web::start(move |_| Answer(status, body.clone())).await
 }
 
+/// What a backend answers that signs nothing.
+fn allow(mut data: Value) -> Value {
+    data["fanfare"] = "allow".into();
+    data
+}
+
 fn ask() -> Ask {
     Ask::channel("1.2", "private-a")
 }
@@ -28,28 +34,36 @@ fn ask() -> Ask {
 #[tokio::test]
 async fn the_backend_hears_what_the_client_sent_and_decides() {
     let web = Web::start(|seen| match seen.field("channel_name") {
-        Some("private-a") => Answer(200, "{}".to_owned()),
-        Some("presence-a") => Answer(200, json!({ "user_id": 7, "user_info": { "name": "Ann" } }).to_string()),
+        Some("private-a") => Answer(200, allow(json!({})).to_string()),
+        Some("presence-a") => Answer(200, allow(json!({ "user_id": 7, "user_info": { "name": "Ann" } })).to_string()),
         Some("presence-b") => {
             Answer(200, json!({ "auth": "x:y", "channel_data": "{ \"user_id\":\"8\" }" }).to_string())
         }
-        None => Answer(200, json!({ "id": "7", "watchlist": ["8"] }).to_string()),
-        Some("private-bare") => Answer(200, String::new()),
+        None => Answer(200, allow(json!({ "id": "7", "watchlist": ["8"] })).to_string()),
+        Some("private-signed") => Answer(200, json!({ "auth": "x:y" }).to_string()),
         _ => Answer(403, "no".to_owned()),
     })
     .await;
-    let server = server_with(&web, |forward| forward.headers.push("X-Tenant".to_owned())).await;
+    let server = server_with(&web, |forward| {
+        forward.headers.push("X-Tenant".to_owned());
+        forward.params = vec!["lang".to_owned(), "a-b".to_owned()];
+    })
+    .await;
     let mut client = server.connect().await;
     let id = client.socket_id.clone();
     let channel = |name| {
-        let ask = Ask::channel(&id, name).field("a b", "c&d").field("a b", "é").query("lang=en");
+        let ask = Ask::channel(&id, name)
+            .field("a-b", "c&d")
+            .field("a-b", "é")
+            .query(&format!("lang=en&app_key={}", crate::support::KEY));
+        let ask = ask.field("user_id", "admin").field("Lang", "x").field("lang[]", "x").field("a b", "x");
         let ask = ask.header("Cookie", "session=s1").token("t1").header("X-CSRF-Token", "c1");
         ask.header("X-Tenant", "acme").header("X-Other", "not this")
     };
     let answer = channel("private-a").allowed(&server).await;
     client.subscribe_authorized("private-a", &answer).await;
-    // A status is enough where there is nothing to say about the user.
-    Ask::channel(&id, "private-bare").allowed(&server).await;
+    // What Pusher's libraries sign is signed again.
+    Ask::channel(&id, "private-signed").allowed(&server).await;
     let seen = &web.seen()[0];
     assert_eq!(seen.path, "/channels");
     let field = |name: &str, value: &str| (name.to_owned(), value.to_owned());
@@ -57,8 +71,8 @@ async fn the_backend_hears_what_the_client_sent_and_decides() {
         field("socket_id", &id),
         field("channel_name", "private-a"),
         field("lang", "en"),
-        field("a b", "c&d"),
-        field("a b", "é"),
+        field("a-b", "c&d"),
+        field("a-b", "é"),
     ];
     assert_eq!(seen.fields, expected);
     for (name, value) in [
@@ -100,7 +114,7 @@ async fn a_backend_says_no_with_401_or_403() {
 
 #[tokio::test]
 async fn a_backend_that_does_not_decide_lets_nobody_in() {
-    let web = backend(200, json!({})).await;
+    let web = backend(200, allow(json!({}))).await;
     let server = server_with(&web, |_| {}).await;
     ask().allowed(&server).await;
     let answers = [
@@ -115,6 +129,12 @@ async fn a_backend_that_does_not_decide_lets_nobody_in() {
         (200, "true"),
         (200, "[]"),
         (200, "{"),
+        (200, ""),
+        (200, "{}"),
+        (200, r#"{"error":"Forbidden"}"#),
+        (200, r#"{"user_id":"7"}"#),
+        (200, r#"{"channel_data":{"user_id":"7"}}"#),
+        (200, r#"{"auth":""}"#),
     ];
     for (status, body) in answers {
         web.answer(move |_| Answer(status, body.to_owned()));
@@ -129,8 +149,31 @@ async fn a_backend_that_does_not_decide_lets_nobody_in() {
 }
 
 #[tokio::test]
+async fn what_laravel_answers_without_signing_counts_only_for_apps_that_say_so() {
+    let web = backend(200, json!(true)).await;
+    let closed = server_with(&web, |_| {}).await;
+    let open = server_with(&web, |forward| forward.accept_true = true).await;
+    let presence = Ask::channel("1.2", "presence-a");
+    ask().send(&closed).await.error(503);
+    ask().allowed(&open).await;
+    // It names no user.
+    presence.send(&open).await.error(503);
+    Ask::user("1.2").send(&open).await.error(503);
+    web.answer(|_| {
+        Answer(200, json!({ "channel_data": { "user_id": 7, "user_info": { "name": "Ann" } } }).to_string())
+    });
+    presence.send(&closed).await.error(503);
+    let answer = presence.allowed(&open).await;
+    assert_eq!(answer["channel_data"], r#"{"user_id":7,"user_info":{"name":"Ann"}}"#);
+    for body in ["", "{}", "false", "1", r#"{"error":"Forbidden"}"#] {
+        web.answer(move |_| Answer(200, body.to_owned()));
+        ask().send(&open).await.error(503);
+    }
+}
+
+#[tokio::test]
 async fn a_backend_has_its_time() {
-    let web = backend(200, json!({})).await;
+    let web = backend(200, allow(json!({}))).await;
     let server = server_with(&web, |forward| forward.timeout = Duration::from_millis(100)).await;
     web.hold(true);
     ask().send(&server).await.error(503);
@@ -140,7 +183,7 @@ async fn a_backend_has_its_time() {
 
 #[tokio::test]
 async fn on_a_presence_channel_and_at_a_sign_in_the_backend_must_name_a_user() {
-    let web = backend(200, json!({})).await;
+    let web = backend(200, allow(json!({}))).await;
     let server = server_with(&web, |_| {}).await;
     let presence = Ask::channel("1.2", "presence-a");
     let user = Ask::user("1.2");
@@ -157,21 +200,22 @@ async fn on_a_presence_channel_and_at_a_sign_in_the_backend_must_name_a_user() {
         json!({ "channel_data": 5, "user_data": 5 }),
         json!({ "channel_data": { "user_id": true }, "user_data": { "id": 7 } }),
     ] {
-        let body = data.to_string();
+        let body = allow(data.clone()).to_string();
         web.answer(move |_| Answer(200, body.clone()));
         presence.send(&server).await.error(503);
         if data["user_id"] != "7" {
             user.send(&server).await.error(503);
         }
     }
-    web.answer(|_| Answer(200, json!({ "channel_data": { "user_id": "7" }, "user_data": { "id": "7" } }).to_string()));
+    let body = allow(json!({ "channel_data": { "user_id": "7" }, "user_data": { "id": "7" } })).to_string();
+    web.answer(move |_| Answer(200, body.clone()));
     assert_eq!(presence.allowed(&server).await["channel_data"], r#"{"user_id":"7"}"#);
     assert_eq!(user.allowed(&server).await["user_data"], r#"{"id":"7"}"#);
 }
 
 #[tokio::test]
 async fn without_an_address_for_it_nobody_signs_in() {
-    let web = backend(200, json!({ "id": "7" })).await;
+    let web = backend(200, allow(json!({ "id": "7" }))).await;
     let server = server_with(&web, |forward| forward.user_url.clear()).await;
     Ask::user("1.2").forbidden(&server).await;
     assert_eq!(web.seen().len(), 0);
@@ -180,7 +224,7 @@ async fn without_an_address_for_it_nobody_signs_in() {
 #[tokio::test]
 async fn a_batch_is_a_question_for_each_channel() {
     let web = Web::start(|seen| match seen.field("channel_name") {
-        Some("private-a") => Answer(200, "{}".to_owned()),
+        Some("private-a") => Answer(200, allow(json!({})).to_string()),
         Some("private-b") => Answer(403, String::new()),
         _ => Answer(500, String::new()),
     })
@@ -202,7 +246,7 @@ async fn caching(web: &Web) -> TestServer {
 
 #[tokio::test]
 async fn answers_are_remembered_for_other_connections_of_the_same_user() {
-    let web = backend(200, json!({ "user_id": "7" })).await;
+    let web = backend(200, allow(json!({ "user_id": "7" }))).await;
     let server = caching(&web).await;
     for socket in ["1.2", "3.4", "5.6"] {
         let answer = Ask::channel(socket, "presence-a").token("t").allowed(&server).await;
@@ -220,8 +264,12 @@ async fn answers_are_remembered_for_other_connections_of_the_same_user() {
 
 #[tokio::test]
 async fn everything_that_decides_makes_another_question() {
-    let web = backend(200, json!({ "id": "7", "user_id": "7" })).await;
-    let server = caching(&web).await;
+    let web = backend(200, allow(json!({ "id": "7", "user_id": "7" }))).await;
+    let server = server_with(&web, |forward| {
+        forward.cache = Duration::from_secs(3600);
+        forward.params = ["a", "a1", "x-csrf-token", "x-xsrf-token"].map(str::to_owned).to_vec();
+    })
+    .await;
     let questions = [
         ask(),
         Ask::channel("1.2", "private-b"),
@@ -234,19 +282,21 @@ async fn everything_that_decides_makes_another_question() {
         ask().header("X-CSRF-Token", "2"),
         ask().field("a", "1"),
         ask().field("a", "2"),
-        ask().field("a", "").field("1", ""),
+        ask().field("a", "").field("a1", ""),
+        ask().field("a", "a1"),
         ask().field("a1", ""),
-        ask().field("", "a1"),
         ask().field("a", "1").field("a", "2"),
         // Parameters that look like headers.
         ask().header("X-CSRF-Token", "1").header("X-XSRF-Token", ""),
-        ask().field("", "x-csrf-token").field("1", "x-xsrf-token"),
+        ask().field("x-csrf-token", "1").field("x-xsrf-token", ""),
     ];
     for question in questions.iter().chain(&questions) {
         question.allowed(&server).await;
     }
     assert_eq!(web.seen().len(), questions.len());
+    // What the backend does not hear makes no difference.
     ask().header("X-Other", "1").allowed(&server).await;
+    ask().field("other", "1").query("another=2").allowed(&server).await;
     assert_eq!(web.seen().len(), questions.len());
 }
 
@@ -255,14 +305,14 @@ async fn what_was_not_decided_is_not_remembered() {
     let web = backend(500, json!({})).await;
     let server = caching(&web).await;
     ask().send(&server).await.error(503);
-    web.answer(|_| Answer(200, "{}".to_owned()));
+    web.answer(|_| Answer(200, allow(json!({})).to_string()));
     ask().allowed(&server).await;
     assert_eq!(web.seen().len(), 2);
 }
 
 #[tokio::test]
 async fn a_storm_of_the_same_question_is_one_request() {
-    let web = backend(200, json!({})).await;
+    let web = backend(200, allow(json!({}))).await;
     let server = caching(&web).await;
     web.hold(true);
     let mut waiting = Vec::new();
@@ -281,7 +331,7 @@ async fn a_storm_of_the_same_question_is_one_request() {
 
 #[tokio::test]
 async fn without_a_cache_every_question_is_asked() {
-    let web = backend(200, json!({})).await;
+    let web = backend(200, allow(json!({}))).await;
     let server = server_with(&web, |_| {}).await;
     ask().allowed(&server).await;
     ask().allowed(&server).await;
@@ -292,7 +342,7 @@ async fn without_a_cache_every_question_is_asked() {
 
 #[tokio::test]
 async fn cookies_and_passwords_go_along_only_for_pages_that_may_use_them() {
-    let web = backend(200, json!({})).await;
+    let web = backend(200, allow(json!({}))).await;
     let mut forward = ForwardConfig::new(web.url.clone());
     forward.user_url = web.url.clone();
     let server = TestServer::with_app(|app| {

@@ -218,7 +218,7 @@ async fn what_is_for_an_endpoint_that_is_gone_becomes_a_dead_letter_for_the_day_
         let mut marker = server.connect().await;
         marker.subscribe("marker-2").await;
         gone.expect(occupied("marker-2")).await;
-        let replay = "POST /webhooks/replay HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n\
+        let replay = "POST /webhooks/replay HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
                       Content-Length: 2\r\n\r\n{}";
         let mut admin = Http::new(Wire::connect(server.admin).await);
         assert_eq!(admin.send(replay.as_bytes()).await.json(), json!({ "replayed": before.len() }));

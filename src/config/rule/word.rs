@@ -3,6 +3,7 @@
 use tracing_subscriber::EnvFilter;
 
 use crate::config::claim_pattern::{ClaimPattern, is_claim};
+use crate::protocol::reads_as;
 
 use super::{Rule, is_word, text, texts};
 
@@ -49,6 +50,14 @@ pub(in crate::config) fn name(noun: &'static str) -> Rule<String> {
 /// The name of a cookie, a parameter or a node, or none.
 pub(in crate::config) fn name_or_none(noun: &'static str) -> Rule<String> {
     text(noun, "letters, digits, `_`, `-` and `.`, or nothing", is_name)
+}
+
+/// The names of parameters that go to an app's backend beside ours.
+pub(in crate::config) fn parameters() -> Rule<Vec<String>> {
+    let allowed = |text: &str| !text.is_empty() && text.chars().all(is_word) && reads_as(text).is_none();
+    let expected = "names of letters, digits, `_` and `-` that cannot be taken for `channel_name`, `socket_id`, `app_key` \
+                    or `callback`";
+    texts("a parameter that can be passed on", expected, allowed)
 }
 
 fn is_name(text: &str) -> bool {

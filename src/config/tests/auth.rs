@@ -55,6 +55,18 @@ fn an_authorizer_that_cannot_work_is_a_mistake() {
             "\"Cookie\" is not a header",
         ),
         (
+            format!("{APP}[apps.auth.forward]\nurl = \"http://a.b\"\nparams = [\"channel-name\"]\n"),
+            "\"channel-name\" is not a parameter that can be passed on; expected names of letters",
+        ),
+        (
+            format!("{APP}[apps.auth.forward]\nurl = \"http://a.b\"\nparams = [\"user[name]\"]\n"),
+            "\"user[name]\" is not a parameter that can be passed on",
+        ),
+        (
+            jwt("algorithms = [\"HS256\"]\nsecret = \"s\"\nparameter = \"socket.id\""),
+            "auth.jwt.parameter: \"socket.id\" could be read as socket_id",
+        ),
+        (
             format!("{APP}encryption_master_key = \"hunter2\"\n"),
             "encryption_master_key: not 32 bytes in base64; expected the",
         ),

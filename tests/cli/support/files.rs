@@ -1,6 +1,7 @@
 //! Files for one test.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -19,11 +20,17 @@ impl Folder {
         Self(path)
     }
 
-    /// Writes a file and answers with its path.
+    /// Writes a file that nobody else can read and answers with its path.
     pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> String {
         let path = self.path(name);
         fs::write(&path, content).unwrap();
+        self.chmod(name, 0o600);
         path
+    }
+
+    /// Changes who may read a file.
+    pub fn chmod(&self, name: &str, mode: u32) {
+        fs::set_permissions(self.path(name), fs::Permissions::from_mode(mode)).unwrap();
     }
 
     /// The path of a file, be it there or not.

@@ -25,7 +25,7 @@ pub const DEADLINE: Duration = Duration::from_secs(20);
 pub const KEY: &str = "app-key";
 
 /// An app for a configuration file, after everything that is not its own.
-pub const APP: &str = "[[apps]]\nid = \"1\"\nkey = \"file-key\"\nsecret = \"file-secret\"\n";
+pub const APP: &str = "[[apps]]\nid = \"1\"\nkey = \"file-key\"\nsecret = \"the-secret-of-the-file\"\n";
 
 /// Free ports, and a log that tells which.
 pub const LISTENERS: &str = "[server]\nlisten = \"127.0.0.1:0\"\ndrain_period = \"0s\"\n\

@@ -36,10 +36,11 @@ async function answer(request, response) {
   const user = SESSIONS[request.headers["x-session"]];
   const reply = (status, body) => response.writeHead(status).end(JSON.stringify(body));
   if (user === undefined) return reply(401, { message: "Unauthenticated." });
-  if (request.url === "/user") return reply(200, { id: user.id, user_info: { name: user.name } });
+  const allow = (data) => reply(200, { fanfare: "allow", ...data });
+  if (request.url === "/user") return allow({ id: user.id, user_info: { name: user.name } });
   const channel = form.get("channel_name");
   if (channel.includes("broken")) return reply(500, {});
-  if (channel === `private-user-${user.id}` || channel === `private-encrypted-${user.id}`) return reply(200, {});
-  if (channel.startsWith("presence-")) return reply(200, { user_id: user.id, user_info: { name: user.name } });
+  if (channel === `private-user-${user.id}` || channel === `private-encrypted-${user.id}`) return allow({});
+  if (channel.startsWith("presence-")) return allow({ user_id: user.id, user_info: { name: user.name } });
   return reply(403, {});
 }

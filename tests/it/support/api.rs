@@ -74,12 +74,12 @@ impl Http {
 
     /// A plain GET.
     pub async fn get(&mut self, target: &str) -> Response {
-        self.send(format!("GET {target} HTTP/1.1\r\nHost: test\r\n\r\n").as_bytes()).await
+        self.send(format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes()).await
     }
 
     /// Asks for readiness on a server that may be gone before it answers.
     pub async fn try_ready(&mut self) -> Option<Response> {
-        self.wire.try_write(b"GET /ready HTTP/1.1\r\nHost: test\r\n\r\n").await.ok()?;
+        self.wire.try_write(b"GET /ready HTTP/1.1\r\nHost: localhost\r\n\r\n").await.ok()?;
         self.try_response().await
     }
 
@@ -244,7 +244,7 @@ impl Call {
         let length =
             if length > 0 || self.method != "GET" { format!("Content-Length: {length}\r\n") } else { "".into() };
         format!(
-            "{} {} HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n{length}{}\r\n",
+            "{} {} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{length}{}\r\n",
             self.method,
             self.target(),
             self.headers
