@@ -12,7 +12,7 @@
 //! 2  state     channels · webhooks · cluster · authorizers   what is true here, elsewhere, who is told, who may do what
 //! 1  ground    shutdown · socket · rewound · request_body ·  small tools without opinions
 //!              response · http_client · rate_limit ·
-//!              log_limit · untrusted · metrics · outbox ·
+//!              log_limit · memory · untrusted · metrics · outbox ·
 //!              apps · auth
 //! 0  words     protocol · config                             plain data: no sockets, no tasks, no clock
 //! ```
@@ -51,6 +51,7 @@ pub mod config;
 pub mod fallback;
 pub mod http_client;
 pub mod log_limit;
+pub mod memory;
 pub mod metrics;
 pub mod node;
 pub mod outbox;
