@@ -27,7 +27,10 @@ impl Node {
     ) -> Result<Vec<(ChannelName, Occupancy)>, Unavailable> {
         let mut channels = match &self.cluster {
             Cluster::Redis(redis) => redis.occupied(tenant.app.id(), prefix).await?,
-            Cluster::Single => tenant.channels.occupied(prefix),
+            Cluster::Single => {
+                let mut walk = crate::channels::Walk::new(tenant.channels.clone(), prefix);
+                std::iter::from_fn(|| walk.slice()).flatten().collect()
+            }
         };
         channels.sort_by(|(a, _), (b, _)| a.as_str().cmp(b.as_str()));
         Ok(channels)
