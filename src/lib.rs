@@ -12,7 +12,8 @@
 //! 2  state     channels · webhooks · cluster · authorizers   what is true here, elsewhere, who is told, who may do what
 //! 1  ground    shutdown · socket · rewound · request_body ·  small tools without opinions
 //!              response · http_client · rate_limit ·
-//!              log_limit · memory · untrusted · metrics · outbox ·
+//!              log_limit · memory · subscription_memory ·
+//!              untrusted · metrics · outbox ·
 //!              apps · auth
 //! 0  words     protocol · config                             plain data: no sockets, no tasks, no clock
 //! ```
@@ -64,6 +65,7 @@ pub mod server;
 pub mod session;
 pub mod shutdown;
 pub mod socket;
+pub mod subscription_memory;
 pub mod untrusted;
 pub mod webhooks;
 pub mod websocket;

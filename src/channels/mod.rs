@@ -29,6 +29,7 @@ use crate::config::AppConfig;
 use crate::outbox::Outbox;
 use crate::protocol::{ChannelName, CloseReason, EventData, Frame, Member, SocketId, SubscriptionError, UserId};
 use crate::shutdown::Shutdown;
+use crate::subscription_memory::AppSubscriptionMemory;
 
 use agenda::{Agenda, Chore};
 use cache::{Age, Cache};
@@ -55,6 +56,8 @@ pub struct Channels {
     evicted: Counter,
     /// The app's id, for the log.
     app: String,
+    /// What is charged for channels that somebody is subscribed to.
+    memory: Option<Arc<AppSubscriptionMemory>>,
     /// Who waits for the tasks that deliver to large channels.
     tasks: Shutdown,
 }
@@ -175,12 +178,17 @@ impl Channels {
         };
         let (registry, tally, agenda, stranded) = Default::default();
         let (app, evicted) = (config.id.clone(), Counter::default());
-        Self { registry, tally, agenda, rules, stranded, delivered, evicted, app, tasks }
+        Self { registry, tally, agenda, rules, stranded, delivered, evicted, app, memory: None, tasks }
     }
 
     /// Counts cached events that had to go before their time in `evicted`.
     pub fn counting_evicted(self, evicted: Counter) -> Self {
         Self { evicted, ..self }
+    }
+
+    /// Charges channels that somebody is subscribed to. Subscriptions themselves are charged where they are decided on.
+    pub fn charging(self, memory: Arc<AppSubscriptionMemory>) -> Self {
+        Self { memory: Some(memory), ..self }
     }
 
     /// Subscribes a connection that is not subscribed yet and has shown whatever it must. Queues, in this order: the
@@ -420,7 +428,11 @@ impl Channels {
     ) -> R {
         let before = Census::of(&state);
         let result = work(&mut state);
-        self.tally.changed(before, Census::of(&state));
+        let after = Census::of(&state);
+        self.tally.changed(before, after);
+        if let Some(memory) = self.memory.as_ref().filter(|_| before.is_wanted() != after.is_wanted()) {
+            memory.channel(after.is_wanted());
+        }
         let few = state.subscribers.len() <= fan_out::CHUNK;
         drop(state);
         if channel.queue().claim() {

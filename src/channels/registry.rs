@@ -129,7 +129,7 @@ mod tests {
 
     #[test]
     fn what_comes_in_is_found_until_it_goes_and_the_memory_goes_with_it() {
-        const CHANNELS: usize = 100_000;
+        const CHANNELS: usize = 50_000;
         let registry = Registry::default();
         for number in 0..CHANNELS {
             let channel = registry.get_or_create(&name(number));

@@ -22,6 +22,7 @@ use tokio::select;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::debug;
 
+use crate::api::ApiResponse;
 use crate::fallback::HangUp;
 use crate::request_body::{BodyError, RequestBody};
 use crate::response::{Answer, Body, Date};
@@ -102,7 +103,12 @@ pub(super) async fn drive(mut socket: Socket, address: SocketAddr, router: &Rout
                 let body = RequestBody::Read(content);
                 let mut meanwhile = Vec::new();
                 let (answer, close) = if is_api {
-                    let answer = router.call(&head, body).await;
+                    let answer = match router.call(&head, body).await {
+                        ApiResponse::Whole(answer) => answer,
+                        ApiResponse::Streamed(answer) => {
+                            return Exit::Upgraded(Box::pin(stream(socket, answer, HangUp::new(), patience)));
+                        }
+                    };
                     let close = broken || head.close || shutdown.is_requested();
                     (encode(&answer, close), close)
                 } else {

@@ -6,13 +6,14 @@ use std::time::Duration;
 use hyper::body::Incoming;
 use hyper::{HeaderMap, Request, Response, StatusCode};
 
+use crate::api::ApiResponse;
 use crate::auth_endpoint::Endpoint;
 use crate::authorizers::Authorizers;
 use crate::config::ServerConfig;
 use crate::fallback::{self, Fallbacks, HangUp};
 use crate::node::Node;
 use crate::request_body::RequestBody;
-use crate::response::{Answer, Body, TEXT, any_body, respond};
+use crate::response::{Body, TEXT, any_body, respond};
 use crate::shutdown::Shutdown;
 use crate::socket::PeerAddress;
 use crate::websocket::Upgraded;
@@ -92,7 +93,7 @@ impl Router {
     }
 
     /// Answers a plain request of the API.
-    pub(super) async fn call(&self, head: &Head<'_>, body: RequestBody<'_>) -> Answer {
+    pub(super) async fn call(&self, head: &Head<'_>, body: RequestBody<'_>) -> ApiResponse {
         let path = self.0.own_path(head.path).unwrap_or_default();
         api::handle(&self.0.api, api::Call { method: head.method, path, query: head.query }, body).await
     }
@@ -149,7 +150,7 @@ impl Router {
             (["apps" | "users", ..], Some(path)) => {
                 let (head, body) = request.into_parts();
                 let call = api::Call { method: &head.method, path, query: uri.query().unwrap_or_default() };
-                api::handle(&shared.api, call, RequestBody::Coming(body)).await.into()
+                return api::handle(&shared.api, call, RequestBody::Coming(body)).await.into();
             }
             (["timeline", "v2", action, number], _) => return fallback::statistics(action, number),
             ([""], _) => {
