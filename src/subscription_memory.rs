@@ -16,7 +16,7 @@ const SUBSCRIPTION: u64 = 256;
 const CHANNEL: u64 = 768;
 
 /// What a member of a presence channel takes besides its texts.
-const MEMBER: u64 = 384;
+const MEMBER: u64 = 512;
 
 /// Part of the whole that apps above their equal share cannot have, where there are several.
 const RESERVE: u64 = 10;

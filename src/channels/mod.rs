@@ -518,6 +518,11 @@ async fn deliver_all(channel: Arc<Channel>, delivered: Counter) {
 
 #[cfg(test)]
 mod tests {
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
+
+    use crate::protocol::ServerEvent;
+
     use super::*;
 
     #[test]
@@ -547,5 +552,72 @@ mod tests {
         assert!(channels.tick(later + INTERVAL - Duration::from_millis(1)).counted.is_empty());
         assert_eq!(channels.tick(later + INTERVAL).counted, [name]);
         assert!(channels.tick(later + 9 * INTERVAL).counted.is_empty());
+    }
+
+    /// What a walk finds, and what all cached events take.
+    fn walk(channels: &Arc<Channels>) -> ((u64, u64), usize) {
+        let mut walk = Walk::new(Arc::clone(channels), "");
+        let found: Vec<_> = std::iter::from_fn(|| walk.slice()).flatten().collect();
+        let subscriptions = found.iter().map(|(_, occupancy)| occupancy.subscriptions as u64).sum();
+        let cached = channels.registry.names().into_iter().filter_map(|name| {
+            let channel = channels.registry.get(&name)?;
+            let state = channel.lock();
+            let event = state.cached.as_ref()?;
+            let data = event.data.as_ref().map_or(0, |data| data.literal().len());
+            Some(event.frame.len() + data + 2 * name.as_str().len() + cache::OVERHEAD)
+        });
+        ((found.len() as u64, subscriptions), cached.sum())
+    }
+
+    #[test]
+    fn counts_and_the_account_of_the_cache_are_those_of_a_walk_whatever_happens_at_once() {
+        let mut config = AppConfig::new("42", "key", "secret");
+        config.limits.cache_size = 20_000;
+        let (evicted, start) = (Counter::default(), Instant::now());
+        let channels = Channels::new(&config, None, Counter::default(), Shutdown::default());
+        let channels = Arc::new(channels.counting_evicted(evicted.clone()));
+        let names = ["room", "cache-room"].map(|kind| {
+            (0..30).map(|number| ChannelName::parse(&format!("{kind}-{number}"), 200).unwrap()).collect::<Vec<_>>()
+        });
+        let work = |seed: u64| {
+            let mut random = StdRng::seed_from_u64(seed);
+            let mut subscribed = Vec::new();
+            for step in 0..5_000 {
+                let now = start + Duration::from_millis(step);
+                let name = &names[random.random_range(0..2)][random.random_range(0..30)];
+                match random.random_range(0..10) {
+                    0..4 => {
+                        let (socket_id, outbox) = (SocketId::random(), Arc::new(Outbox::new(1000)));
+                        let subscriber = Subscriber { socket_id, outbox, member: None };
+                        channels.subscribe(name, subscriber, Life::default(), now).unwrap();
+                        subscribed.push((name, socket_id));
+                    }
+                    4..8 if !subscribed.is_empty() => {
+                        let (name, socket_id) = subscribed.swap_remove(random.random_range(0..subscribed.len()));
+                        assert!(channels.unsubscribe(name, socket_id, now).is_some());
+                    }
+                    _ => {
+                        let data = EventData::from_text(&"x".repeat(random.random_range(0..3000)));
+                        let event = ServerEvent::Channel { event: "e", channel: "c", data: &data, user_id: None };
+                        drop(channels.publish(name, || event.encode(), &data, None, now));
+                    }
+                }
+            }
+            subscribed
+        };
+        let subscribed: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4).map(|seed| scope.spawn(move || work(seed))).collect();
+            threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+        });
+        let (counts, cached) = walk(&channels);
+        assert_eq!((channels.counts(), channels.cached_bytes()), (counts, cached));
+        assert_eq!(counts.1, subscribed.len() as u64);
+        assert!(evicted.get() > 0 && cached > 10_000 && cached <= 20_000, "{} evicted, {cached} bytes", evicted.get());
+        for (name, socket_id) in subscribed {
+            channels.unsubscribe(name, socket_id, start);
+        }
+        assert_eq!(walk(&channels), ((0, 0), cached));
+        channels.tick(start + config.limits.cache_ttl + Duration::from_secs(60));
+        assert_eq!((channels.counts(), channels.cached_bytes(), channels.registry.names().len()), ((0, 0), 0, 0));
     }
 }
