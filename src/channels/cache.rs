@@ -72,14 +72,19 @@ impl Cache {
         self.limit
     }
 
+    /// Whether there are too many bytes.
+    pub(super) fn is_over(&self) -> bool {
+        self.bytes() > self.limit
+    }
+
     /// Takes the oldest event off the account if there are too many bytes. The caller has to drop it.
     pub(super) fn pop_excess(&self) -> Option<(Age, ChannelName)> {
-        if self.bytes() <= self.limit {
+        if !self.is_over() {
             return None;
         }
         let mut ages = self.ages.lock();
         // Looked at again: somebody else may have been faster.
-        if self.bytes() <= self.limit { None } else { self.pop(&mut ages) }
+        if self.is_over() { self.pop(&mut ages) } else { None }
     }
 
     /// Takes an expired event off the account. The caller has to drop it.

@@ -41,6 +41,9 @@ use tally::{Census, Tally};
 pub use users::{Changed, Connection, Greeting, Users};
 pub use walk::Walk;
 
+/// Cached events that one tick drops: some milliseconds of work.
+const EXPIRED_AT_ONCE: usize = 10_000;
+
 /// The channels of one app on this node.
 #[derive(Debug)]
 pub struct Channels {
@@ -263,7 +266,7 @@ impl Channels {
             state.deliver(frame.clone(), except);
             state.cached = Some(Cached::new(name, frame, Some(data.clone()), now + self.rules.cache_ttl, &self.rules));
         });
-        self.evict();
+        self.evict(now);
         None
     }
 
@@ -318,8 +321,11 @@ impl Channels {
     /// cluster did not confirm in time.
     pub fn tick(&self, now: Instant) -> Due {
         let mut due = Due::default();
-        while let Some((age, name)) = self.rules.cache.pop_expired(now) {
-            self.forget_cached(&name, age);
+        // The rest with the next tick: nobody is shown it any more.
+        for _ in 0..EXPIRED_AT_ONCE {
+            if !self.expire_one(now) {
+                break;
+            }
         }
         loop {
             // A statement of its own: the agenda must not stay locked while its chores are done.
@@ -369,7 +375,7 @@ impl Channels {
         let Some(channel) = self.get(name) else { return Outcome::default() };
         let settle = |state: &mut State| state.settle(name, &self.rules, life, (contribution, answer), now);
         let mut outcome = self.work(&channel, settle);
-        self.evict();
+        self.evict(now);
         if outcome.over {
             // Somebody may have come between the locks.
             outcome.over = self.retire(name);
@@ -381,7 +387,7 @@ impl Channels {
     pub fn hear(&self, name: &str, life: Life, position: Position, news: News, now: Instant) -> Outcome {
         let Some((name, channel)) = self.registry.get_entry(name) else { return Outcome::default() };
         let outcome = self.work(&channel, |state| state.hear(&name, &self.rules, life, (position, news), now));
-        self.evict();
+        self.evict(now);
         outcome
     }
 
@@ -473,7 +479,9 @@ impl Channels {
     }
 
     /// Drops the oldest cached events until the others have room. The last one is not spared if it alone is too large.
-    fn evict(&self) {
+    fn evict(&self, now: Instant) {
+        // What has expired is no loss; the next tick would have dropped it.
+        while self.rules.cache.is_over() && self.expire_one(now) {}
         let mut evicted = 0;
         while let Some((age, name)) = self.rules.cache.pop_excess() {
             self.forget_cached(&name, age);
@@ -484,6 +492,13 @@ impl Channels {
             let (app, limit) = (&self.app, self.rules.cache.limit());
             warn!(app, evicted, limit, "cached events dropped: the app is over its limits.cache_size");
         }
+    }
+
+    /// Drops the oldest cached event if its time has come.
+    fn expire_one(&self, now: Instant) -> bool {
+        let Some((age, name)) = self.rules.cache.pop_expired(now) else { return false };
+        self.forget_cached(&name, age);
+        true
     }
 
     /// Drops the cached event of this age, unless another one has replaced it.

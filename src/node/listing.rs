@@ -22,8 +22,6 @@ const PATIENCE: Duration = Duration::from_secs(1);
 pub(super) struct Places {
     limit: usize,
     free: Arc<Semaphore>,
-    /// Held while channels are walked over: however many listings there are, they have one thread's time at most.
-    turn: Arc<Semaphore>,
 }
 
 /// A listing of channels that has begun.
@@ -53,7 +51,7 @@ pub enum TooManyListings {
 impl Places {
     /// So many.
     pub(super) fn new(limit: usize) -> Self {
-        Self { limit, free: Arc::new(Semaphore::new(limit)), turn: Arc::new(Semaphore::new(1)) }
+        Self { limit, free: Arc::new(Semaphore::new(limit)) }
     }
 
     async fn take(&self, until: Instant) -> Option<OwnedSemaphorePermit> {
@@ -79,9 +77,7 @@ impl Node {
         let of_node = of_node.ok_or_else(|| refuse(TooManyListings::OfNode(self.listings.limit)))?;
         let source = match &self.cluster {
             Cluster::Redis(redis) => Source::Cluster(redis.occupied(tenant.app.id(), prefix)),
-            Cluster::Single => {
-                Source::Walk(Walk::new(Arc::clone(&tenant.channels), prefix), Arc::clone(&self.listings.turn))
-            }
+            Cluster::Single => Source::Walk(Walk::new(Arc::clone(&tenant.channels), prefix), Arc::clone(&self.walking)),
         };
         Ok(Listing { source, _places: [of_app, of_node] })
     }

@@ -13,6 +13,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use tokio::sync::Semaphore;
+
 use crate::apps::{App, Directory};
 use crate::channels::{Channels, Users};
 use crate::cluster::{Cluster, NodeReport, Recipient, RedisCluster, Share, Unavailable};
@@ -43,6 +45,8 @@ pub struct Node {
     seats: Arc<AtomicU64>,
     max_connections: u64,
     listings: Places,
+    /// Held while channels are walked over: however many listings there are, they have one thread's time at most.
+    walking: Arc<Semaphore>,
     subscription_memory: Arc<SubscriptionMemory>,
 }
 
@@ -111,8 +115,18 @@ impl Node {
         };
         let started = Instant::now();
         let listings = Places::new(config.server.channel_listings);
-        let seats = Arc::default();
-        Ok(Self { tenants, webhooks, metrics, cluster, started, seats, max_connections, listings, subscription_memory })
+        Ok(Self {
+            tenants,
+            webhooks,
+            metrics,
+            cluster,
+            started,
+            seats: Arc::default(),
+            max_connections,
+            listings,
+            walking: Arc::new(Semaphore::new(1)),
+            subscription_memory,
+        })
     }
 
     /// Whether there are other nodes.
