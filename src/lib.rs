@@ -14,7 +14,8 @@
 //!              socket · rewound · body_budget ·
 //!              request_body · response · http_client ·
 //!              rate_limit · log_limit · untrusted · memory ·
-//!              metrics · outbox · apps · auth
+//!              subscription_memory · metrics · outbox ·
+//!              apps · auth
 //! 0  words     protocol · config                             plain data: no sockets, no tasks, no clock
 //! ```
 //!
@@ -68,6 +69,7 @@ pub mod server;
 pub mod session;
 pub mod shutdown;
 pub mod socket;
+pub mod subscription_memory;
 pub mod untrusted;
 pub mod webhooks;
 pub mod websocket;

@@ -15,7 +15,7 @@ use prometheus_client::registry::Registry;
 pub struct Metrics {
     registry: Arc<Mutex<Registry>>,
     refused: Family<CodeLabel, Counter>,
-    connections_dropped: Family<ReasonLabel, Counter>,
+    connections_dropped: Family<DropLabel, Counter>,
     connections_evicted: Counter,
     bodies_evicted: Counter,
     api_requests: Family<StatusLabel, Counter>,
@@ -28,6 +28,9 @@ pub struct Metrics {
     client_events: Family<AppLabel, Counter>,
     delivered: Family<AppLabel, Counter>,
     dropped: Family<AppLabel, Counter>,
+    subscriptions_refused: Family<ReasonLabel, Counter>,
+    cached_events_evicted: Family<AppLabel, Counter>,
+    listings_refused: Family<AppLabel, Counter>,
     webhook_events: Family<AppLabel, Counter>,
     webhooks_delivered: Family<AppLabel, Counter>,
     webhooks_failed: Family<AppLabel, Counter>,
@@ -61,6 +64,7 @@ pub struct AppMetrics {
     app: String,
     closed: Family<CloseLabel, Counter>,
     api_requests: Family<StatusLabel, Counter>,
+    subscriptions_refused: Family<ReasonLabel, Counter>,
     /// What nearly all API requests count, from the first one on.
     api_successes: OnceLock<Counter>,
     /// Connections that were accepted.
@@ -77,6 +81,10 @@ pub struct AppMetrics {
     pub delivered: Counter,
     /// Frames that a slow client missed because its outbox overflowed.
     pub dropped: Counter,
+    /// Cached events that had to go before their time.
+    pub cached_events_evicted: Counter,
+    /// Channel listings refused because too many were being answered.
+    pub listings_refused: Counter,
     /// Events for webhook endpoints, once per endpoint.
     pub webhook_events: Counter,
     /// Webhook requests that were answered with 2xx.
@@ -95,7 +103,7 @@ struct AppLabel {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ReasonLabel {
+struct DropLabel {
     reason: &'static str,
 }
 
@@ -114,6 +122,12 @@ struct CloseLabel {
 struct StatusLabel {
     app: String,
     status: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabel {
+    app: String,
+    reason: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -183,6 +197,15 @@ impl Metrics {
             client_events: counter!("client_events", "Client events passed on"),
             delivered: counter!("frames_delivered", "Frames put into outboxes by fan-out"),
             dropped: counter!("frames_dropped", "Frames that slow clients missed before they were closed with 4100"),
+            subscriptions_refused: counter!("subscriptions_refused", "Subscriptions refused, by reason"),
+            cached_events_evicted: counter!(
+                "cached_events_evicted",
+                "Cached events dropped before their time because of limits.cache_size"
+            ),
+            listings_refused: counter!(
+                "channel_listings_refused",
+                "Channel listings of the HTTP API refused because too many were being answered"
+            ),
             webhook_events: counter!("webhook_events", "Events for webhook endpoints, counted once per endpoint"),
             webhooks_delivered: counter!("webhooks_delivered", "Webhook requests answered with 2xx"),
             webhooks_failed: counter!(
@@ -216,6 +239,7 @@ impl Metrics {
             app: id.to_owned(),
             closed: self.closed.clone(),
             api_requests: self.api_requests.clone(),
+            subscriptions_refused: self.subscriptions_refused.clone(),
             api_successes: OnceLock::new(),
             opened: of(&self.opened),
             received: of(&self.received),
@@ -224,6 +248,8 @@ impl Metrics {
             client_events: of(&self.client_events),
             delivered: of(&self.delivered),
             dropped: of(&self.dropped),
+            cached_events_evicted: of(&self.cached_events_evicted),
+            listings_refused: of(&self.listings_refused),
             webhook_events: of(&self.webhook_events),
             webhooks_delivered: of(&self.webhooks_delivered),
             webhooks_failed: of(&self.webhooks_failed),
@@ -239,7 +265,7 @@ impl Metrics {
 
     /// Counts a connection that was closed as soon as it was accepted.
     pub fn connection_dropped(&self, reason: &'static str) {
-        self.connections_dropped.get_or_create(&ReasonLabel { reason }).inc();
+        self.connections_dropped.get_or_create(&DropLabel { reason }).inc();
     }
 
     /// Counts idle connections that were closed to make room.
@@ -365,6 +391,13 @@ impl AppMetrics {
             200 => self.api_successes.get_or_init(counter).inc(),
             _ => counter().inc(),
         };
+    }
+
+    /// Counts subscriptions that were refused for the same reason.
+    pub fn subscriptions_refused(&self, reason: &'static str, count: u64) {
+        if count > 0 {
+            self.subscriptions_refused.get_or_create(&ReasonLabel { app: self.app.clone(), reason }).inc_by(count);
+        }
     }
 
     /// Counts the end of a connection: by the server's close code, or 0 if the client closed or vanished.

@@ -11,11 +11,11 @@ use tracing::{debug, trace};
 use crate::addresses::AddressSeat;
 use crate::apps::Seat;
 use crate::config::{Limits, origin_allowed};
-use crate::node::{Admission, Client, ClientEvent, Handshake, Node, Refusal, SubscribeRequest};
+use crate::node::{Admission, Client, ClientEvent, Handshake, Node, Refusal, SubscribeRequest, Subscription};
 use crate::outbox::Outbox;
 use crate::protocol::{
     ChannelName, ClientError, ClientMessage, CloseReason, EventData, SERVER_TO_USER, ServerEvent, SignIn, SocketId,
-    SubscriptionError, UserId,
+    SubscriptionError,
 };
 use crate::rate_limit::RateLimit;
 
@@ -25,8 +25,8 @@ pub struct Session {
     node: Arc<Node>,
     client: Client,
     version: u32,
-    /// Own subscriptions, and as whom on presence channels: what the end of the session has to walk, and no more.
-    subscriptions: HashMap<ChannelName, Option<UserId>, RandomState>,
+    /// Own subscriptions: what the end of the session has to walk, and no more.
+    subscriptions: HashMap<ChannelName, Subscription, RandomState>,
     user: Option<Box<SignIn>>,
     client_events: RateLimit,
     /// Of all that the client says.
@@ -235,6 +235,7 @@ impl Session {
             Ok(()) => Ok(()),
             Err(error) => {
                 self.note_refusal(&ClientError::Subscription(error.to_string()));
+                self.client.tenant.metrics.subscriptions_refused(error.reason(), 1);
                 for frame in error.frames(channel, self.client.tenant.app.config().subscription_error_events) {
                     self.client.outbox.push(frame);
                 }
@@ -271,7 +272,7 @@ impl Session {
         }
         let request = SubscribeRequest { channel: &name, auth, channel_data, user: self.user.as_deref() };
         match self.node.subscribe(&self.client, &request) {
-            Ok(user_id) => self.subscriptions.insert(name.clone(), user_id),
+            Ok(subscription) => self.subscriptions.insert(name.clone(), subscription),
             Err(error) => return Ok(Err(error)),
         };
         if name.needs_auth() {
@@ -294,7 +295,7 @@ impl Session {
     }
 
     fn unsubscribe(&mut self, channel: String) -> Result<(), ClientError> {
-        let Some((name, _)) = self.subscriptions.remove_entry(channel.as_str()) else {
+        let Some((name, _subscription)) = self.subscriptions.remove_entry(channel.as_str()) else {
             return Err(ClientError::NotSubscribed(channel));
         };
         self.node.unsubscribe(&self.client, &name);
@@ -327,7 +328,7 @@ impl Session {
             return Err(ClientError::ClientEventName(event.chars().take(limits.event_name_length).collect()));
         }
         let (Some(channel), Some(data)) = (channel, data) else { return Err(ClientError::ClientEventIncomplete) };
-        let Some((name, user_id)) = self.subscriptions.get_key_value(channel) else {
+        let Some((name, subscription)) = self.subscriptions.get_key_value(channel) else {
             let name = ChannelName::parse(channel, limits.channel_name_length);
             return Err(match name.is_ok_and(|name| name.needs_auth()) {
                 true => ClientError::ClientEventNotSubscribed(channel.to_owned()),
@@ -343,7 +344,7 @@ impl Session {
         if self.client_events.take(Instant::now()).is_err() {
             return Err(ClientError::ClientEventRate);
         }
-        let event = ClientEvent { event, channel: name, data, user_id: user_id.as_ref() };
+        let event = ClientEvent { event, channel: name, data, user_id: subscription.user_id.as_ref() };
         self.node.client_event(&self.client, &event)
     }
 

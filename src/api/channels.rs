@@ -7,20 +7,23 @@ use crate::node::Node;
 use crate::protocol::ChannelName;
 
 use super::error::ApiError;
+use super::listing::ChannelList;
 use super::params::{Info, parse_channel, query_value};
 use super::signed::Signed;
 use super::{Reply, object};
 
-/// `GET /apps/{id}/channels`: all occupied channels.
+/// `GET /apps/{id}/channels`: all occupied channels, in no particular order.
 pub(super) async fn list(node: &Arc<Node>, signed: &Signed<'_>) -> Result<Reply, ApiError> {
     let prefix = query_value(&signed.query, "filter_by_prefix").unwrap_or_default();
     let info = requested(signed, &["user_count", "subscription_count"])?;
     if info.user_count && !prefix.starts_with("presence-") {
         return Err(ApiError::UserCountPrefix);
     }
-    let channels = node.occupied_channels(&signed.tenant, prefix).await?;
-    let channels = channels.iter().map(|(name, occupancy)| (name.as_str(), object(counts(name, occupancy, info))));
-    Ok(Reply::ok(object([("channels", object(channels))])))
+    let mut list = ChannelList::new(node.list_channels(&signed.tenant, prefix).await?, info);
+    Ok(match list.chunk().await? {
+        (whole, true) => Reply::ok(whole),
+        (first, false) => Reply::streamed(list.into_body(first)),
+    })
 }
 
 /// `GET /apps/{id}/channels/{channel}`: one channel, occupied or not.

@@ -6,6 +6,7 @@ use hyper::{Method, StatusCode};
 
 use crate::auth::RequestError;
 use crate::cluster::Unavailable;
+use crate::node::TooManyListings;
 
 /// Why a request is refused: one line of text that the library shows to its developer. A text about a limit names the
 /// setting behind it.
@@ -35,6 +36,9 @@ pub(super) enum ApiError {
     /// Too many requests.
     #[error("API rate limit exceeded (setting limits.api_requests_per_second)")]
     RateLimit(Duration),
+    /// Too many channel listings at the same time.
+    #[error(transparent)]
+    TooManyListings(#[from] TooManyListings),
     /// The messages of the day are used up.
     #[error("Application is over its message quota (setting limits.messages_per_day)")]
     MessageQuota,
@@ -105,8 +109,8 @@ impl ApiError {
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
             Self::AppDisabled | Self::MessageQuota => StatusCode::FORBIDDEN,
-            Self::RateLimit(_) => StatusCode::TOO_MANY_REQUESTS,
-            Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::RateLimit(_) | Self::TooManyListings(TooManyListings::OfApp(_)) => StatusCode::TOO_MANY_REQUESTS,
+            Self::Unavailable(_) | Self::TooManyListings(TooManyListings::OfNode(_)) => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::BAD_REQUEST,
         }
     }

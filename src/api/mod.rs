@@ -4,6 +4,7 @@
 mod channels;
 mod error;
 mod events;
+mod listing;
 mod params;
 mod signed;
 mod users;
@@ -12,22 +13,22 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::header::{ALLOW, HeaderValue, RETRY_AFTER};
-use hyper::{Method, StatusCode};
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use hyper::{Method, Response, StatusCode};
 use percent_encoding::percent_decode_str;
 use tracing::debug;
 
 use crate::addresses::{Addresses, Network};
 use crate::node::Node;
 use crate::request_body::RequestBody;
-use crate::response::{Answer, JSON, TEXT};
+use crate::response::{Answer, Body, JSON, TEXT, any_body};
 use crate::shutdown::Shutdown;
 use crate::untrusted::Untrusted;
 
 use error::ApiError;
 use signed::Signed;
 
-/// Seconds after which it is worth trying again when the cluster is out of reach.
+/// Seconds after which it is worth trying again when the cluster is out of reach, or others have to end first.
 const RETRY_UNAVAILABLE: u8 = 1;
 
 /// Segments of the longest path there is.
@@ -59,10 +60,25 @@ pub struct Call<'a> {
     pub from: Option<Network>,
 }
 
+/// The answer to a request.
+#[derive(Debug)]
+pub enum ApiResponse {
+    /// Nearly all are short, and there as a whole.
+    Whole(Answer),
+    /// The list of very many channels is made while it is sent.
+    Streamed(Response<Body>),
+}
+
 /// What an endpoint answers: a JSON object, and its status.
 struct Reply {
     status: StatusCode,
-    body: Cow<'static, str>,
+    body: Content,
+}
+
+/// The text of an answer.
+enum Content {
+    Whole(Cow<'static, str>),
+    Streamed(Body),
 }
 
 /// An endpoint, and what its path says.
@@ -79,16 +95,27 @@ enum Endpoint {
 }
 
 /// Answers a request.
-pub async fn handle(context: &Context, call: Call<'_>, body: RequestBody<'_>) -> Answer {
+pub async fn handle(context: &Context, call: Call<'_>, body: RequestBody<'_>) -> ApiResponse {
     let node = &context.node;
     let (app_id, result) = match route(call.method, call.path) {
         Ok((app_id, endpoint)) => (app_id, serve(context, call, body, app_id, endpoint).await),
         Err(error) => (None, Err(error)),
     };
     match result {
-        Ok(Reply { status, body: Cow::Borrowed(body) }) => count(node, app_id, Answer::new(status, JSON, body)),
-        Ok(Reply { status, body: Cow::Owned(body) }) => count(node, app_id, Answer::new(status, JSON, body)),
-        Err(error) => refused(node, call, app_id, &error),
+        Ok(Reply { status, body: Content::Whole(Cow::Borrowed(body)) }) => {
+            count(node, app_id, Answer::new(status, JSON, body)).into()
+        }
+        Ok(Reply { status, body: Content::Whole(Cow::Owned(body)) }) => {
+            count(node, app_id, Answer::new(status, JSON, body)).into()
+        }
+        Ok(Reply { status, body: Content::Streamed(body) }) => {
+            count_status(node, app_id, status);
+            let mut response = Response::new(body);
+            *response.status_mut() = status;
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
+            ApiResponse::Streamed(response)
+        }
+        Err(error) => refused(node, call, app_id, &error).into(),
     }
 }
 
@@ -108,14 +135,19 @@ fn refused(node: &Node, call: Call<'_>, app_id: Option<&str>, error: &ApiError) 
     count(node, app_id, refuse(error))
 }
 
-/// Counts an answer. Only known apps get a label: anybody can ask for any other.
+/// Counts an answer.
 fn count(node: &Node, app_id: Option<&str>, answer: Answer) -> Answer {
-    let status = answer.status.as_u16();
+    count_status(node, app_id, answer.status);
+    answer
+}
+
+/// Counts a status. Only known apps get a label: anybody can ask for any other.
+fn count_status(node: &Node, app_id: Option<&str>, status: StatusCode) {
+    let status = status.as_u16();
     match app_id.and_then(|id| node.tenants().by_id(id)) {
         Some(tenant) => tenant.metrics.api_request(status),
         None => node.metrics().stray_api_request(status),
     }
-    answer
 }
 
 /// The URL table: who is asked, for which app. The official Python library leaves the app out when it terminates
@@ -171,14 +203,33 @@ async fn serve(
     }
 }
 
+impl From<Answer> for ApiResponse {
+    fn from(answer: Answer) -> Self {
+        Self::Whole(answer)
+    }
+}
+
+impl From<ApiResponse> for Response<Body> {
+    fn from(response: ApiResponse) -> Self {
+        match response {
+            ApiResponse::Whole(answer) => Response::<http_body_util::Full<bytes::Bytes>>::from(answer).map(any_body),
+            ApiResponse::Streamed(response) => response,
+        }
+    }
+}
+
 impl Reply {
     fn ok(body: String) -> Self {
-        Self { status: StatusCode::OK, body: body.into() }
+        Self { status: StatusCode::OK, body: Content::Whole(body.into()) }
+    }
+
+    fn streamed(body: Body) -> Self {
+        Self { status: StatusCode::OK, body: Content::Streamed(body) }
     }
 
     /// Nothing is to be told.
     fn empty(status: StatusCode) -> Self {
-        Self { status, body: "{}".into() }
+        Self { status, body: Content::Whole("{}".into()) }
     }
 }
 
@@ -195,7 +246,7 @@ fn refuse(error: &ApiError) -> Answer {
     let (name, value) = match error {
         ApiError::MethodNotAllowed(allowed) => (ALLOW, allowed.to_string()),
         ApiError::RateLimit(wait) => (RETRY_AFTER, wait.as_secs_f64().ceil().to_string()),
-        ApiError::Unavailable(_) => (RETRY_AFTER, RETRY_UNAVAILABLE.to_string()),
+        ApiError::Unavailable(_) | ApiError::TooManyListings(_) => (RETRY_AFTER, RETRY_UNAVAILABLE.to_string()),
         _ => return answer,
     };
     let value = HeaderValue::from_str(&value).expect("a method and a number are valid header values");

@@ -16,8 +16,6 @@ pub(super) struct Agenda(BinaryHeap<Entry>);
 pub(super) enum Chore {
     /// Send the subscription count that was held back.
     Count,
-    /// Drop the cached event.
-    Expire,
     /// Send away who has waited too long for the cluster.
     GiveUp,
 }

@@ -10,6 +10,7 @@ use crate::outbox::Outbox;
 use crate::protocol::{ChannelName, EventData, Frame, ServerEvent, SocketId, SubscriptionError, UserId};
 
 use super::agenda::Chore;
+use super::cache::{Age, Place};
 use super::fan_out::{CHUNK, Queue, Round, Subscribers, Subscription, TURN};
 use super::presence::Presence;
 use super::replica::{Position, Replica};
@@ -71,6 +72,27 @@ pub(super) struct Cached {
     pub(super) data: Option<EventData>,
     /// From when on it is forgotten.
     pub(super) expires: Instant,
+    /// Its place among all cached events of the app.
+    place: Place,
+}
+
+impl Cached {
+    /// Enters an event among all cached events of the app.
+    pub(super) fn new(
+        name: &ChannelName,
+        frame: Frame,
+        data: Option<EventData>,
+        expires: Instant,
+        rules: &Rules,
+    ) -> Box<Self> {
+        let bytes = frame.len() + data.as_ref().map_or(0, |data| data.literal().len());
+        Box::new(Self { place: rules.cache.enter(name, bytes, expires), frame, data, expires })
+    }
+
+    /// Tells it apart from all others.
+    pub(super) fn age(&self) -> Age {
+        self.place.age()
+    }
 }
 
 /// The throttle of subscription counts (§2.11).
@@ -196,26 +218,9 @@ impl State {
         self.queue.push(frame, except);
     }
 
-    /// Keeps an event for newcomers. A chore drops it later; there is one already if an event is replaced.
-    pub(super) fn remember(&mut self, event: Cached) -> Option<(Instant, Chore)> {
-        let expires = event.expires;
-        let planned = self.cached.replace(Box::new(event)).is_some();
-        (!planned).then_some((expires, Chore::Expire))
-    }
-
     /// The cached event, if it has not expired.
     pub(super) fn cached(&self, now: Instant) -> Option<&Cached> {
         self.cached.as_deref().filter(|event| event.expires > now)
-    }
-
-    /// Drops the cached event if its time has come; else says when to look again.
-    pub(super) fn expire(&mut self, now: Instant) -> Option<(Instant, Chore)> {
-        let expires = self.cached.as_ref()?.expires;
-        if expires > now {
-            return Some((expires, Chore::Expire));
-        }
-        self.cached = None;
-        None
     }
 
     /// Tells everybody the new count, at once or, in a large channel, with the next chore. Whether it was at once, and

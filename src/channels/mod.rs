@@ -6,43 +6,61 @@
 //! newcomer's member list and the member events after it neither miss nor repeat anyone.
 
 mod agenda;
+mod cache;
 mod channel;
 mod fan_out;
 mod presence;
+mod registry;
 mod replica;
 mod shared;
+mod tally;
 mod users;
+mod walk;
 
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use dashmap::DashMap;
-use foldhash::quality::RandomState;
 use parking_lot::{Mutex, MutexGuard};
 use prometheus_client::metrics::counter::Counter;
 use tokio::task::yield_now;
+use tracing::warn;
 
 use crate::config::AppConfig;
 use crate::outbox::Outbox;
 use crate::protocol::{ChannelName, CloseReason, EventData, Frame, Member, SocketId, SubscriptionError, UserId};
 use crate::shutdown::Shutdown;
+use crate::subscription_memory::AppSubscriptionMemory;
 
 use agenda::{Agenda, Chore};
+use cache::{Age, Cache};
 use channel::{Cached, Channel, State};
 use fan_out::Duty;
+use registry::Registry;
 pub use replica::{Answer, Contribution, Everything, Life, News, Outcome, Position};
+use tally::{Census, Tally};
 pub use users::{Changed, Connection, Greeting, Users};
+pub use walk::Walk;
+
+/// Cached events that one tick drops: some milliseconds of work.
+const EXPIRED_AT_ONCE: usize = 10_000;
 
 /// The channels of one app on this node.
 #[derive(Debug)]
 pub struct Channels {
-    channels: DashMap<ChannelName, Arc<Channel>, RandomState>,
+    registry: Registry,
+    tally: Tally,
     agenda: Mutex<Agenda>,
     rules: Rules,
     /// Clients whose subscription had to be refused because the cluster was out of reach.
     stranded: Mutex<Vec<Weak<Outbox>>>,
     /// Frames that went to subscribers.
     delivered: Counter,
+    /// Cached events that had to go before their time.
+    evicted: Counter,
+    /// The app's id, for the log.
+    app: String,
+    /// What is charged for channels that somebody is subscribed to.
+    memory: Option<Arc<AppSubscriptionMemory>>,
     /// Who waits for the tasks that deliver to large channels.
     tasks: Shutdown,
 }
@@ -60,6 +78,8 @@ struct Rules {
     shared: bool,
     /// How long a subscription waits for the cluster.
     patience: Duration,
+    /// Where cached events are entered.
+    cache: Arc<Cache>,
 }
 
 /// A connection that subscribes, and as whom.
@@ -157,9 +177,21 @@ impl Channels {
             error_events: config.subscription_error_events,
             shared: patience.is_some(),
             patience: patience.unwrap_or_default(),
+            cache: Arc::new(Cache::new(limits.cache_size)),
         };
-        let (channels, agenda, stranded) = (DashMap::default(), Mutex::default(), Mutex::default());
-        Self { channels, agenda, rules, stranded, delivered, tasks }
+        let (registry, tally, agenda, stranded) = Default::default();
+        let (app, evicted) = (config.id.clone(), Counter::default());
+        Self { registry, tally, agenda, rules, stranded, delivered, evicted, app, memory: None, tasks }
+    }
+
+    /// Counts cached events that had to go before their time in `evicted`.
+    pub fn counting_evicted(self, evicted: Counter) -> Self {
+        Self { evicted, ..self }
+    }
+
+    /// Charges channels that somebody is subscribed to. Subscriptions themselves are charged where they are decided on.
+    pub fn charging(self, memory: Arc<AppSubscriptionMemory>) -> Self {
+        Self { memory: Some(memory), ..self }
     }
 
     /// Subscribes a connection that is not subscribed yet and has shown whatever it must. Queues, in this order: the
@@ -230,12 +262,11 @@ impl Channels {
             return self.queue(channel, encode(), except);
         }
         let frame = encode();
-        let chore = self.with(name, |state| {
+        self.with(name, |state| {
             state.deliver(frame.clone(), except);
-            let expires = now + self.rules.cache_ttl;
-            state.remember(Cached { frame, data: Some(data.clone()), expires })
+            state.cached = Some(Cached::new(name, frame, Some(data.clone()), now + self.rules.cache_ttl, &self.rules));
         });
-        self.plan(name, chore);
+        self.evict(now);
         None
     }
 
@@ -266,13 +297,14 @@ impl Channels {
         self.get(name)?.lock().cached(now).and_then(|event| Some((event.data.clone()?, event.expires - now)))
     }
 
-    /// All occupied channels whose name begins with `prefix`.
-    pub fn occupied(&self, prefix: &str) -> Vec<(ChannelName, Occupancy)> {
-        let named = self.channels.iter().filter(|entry| entry.key().as_str().starts_with(prefix));
-        // Collected first: a shard of the map must not stay locked while a channel's fan-out is waited for.
-        let named: Vec<_> = named.map(|entry| (entry.key().clone(), Arc::clone(entry.value()))).collect();
-        let occupied = named.into_iter().map(|(name, channel)| (name, channel.lock().occupancy()));
-        occupied.filter(|(_, occupancy)| occupancy.subscriptions > 0).collect()
+    /// Channels with at least one subscriber, and subscriptions of all connections.
+    pub fn counts(&self) -> (u64, u64) {
+        self.tally.read()
+    }
+
+    /// Bytes of all cached events.
+    pub fn cached_bytes(&self) -> usize {
+        self.rules.cache.bytes()
     }
 
     /// Whether a connection is subscribed.
@@ -289,6 +321,12 @@ impl Channels {
     /// cluster did not confirm in time.
     pub fn tick(&self, now: Instant) -> Due {
         let mut due = Due::default();
+        // The rest with the next tick: nobody is shown it any more.
+        for _ in 0..EXPIRED_AT_ONCE {
+            if !self.expire_one(now) {
+                break;
+            }
+        }
         loop {
             // A statement of its own: the agenda must not stay locked while its chores are done.
             let next = self.agenda.lock().pop_due(now);
@@ -302,13 +340,8 @@ impl Channels {
                         due.counted.push(name);
                     }
                 }
-                Chore::Expire => {
-                    let again = channel.lock().expire(now);
-                    self.plan(&name, again);
-                    self.retire(&name);
-                }
                 Chore::GiveUp => {
-                    let (gone, again) = channel.lock().give_up(&name, &self.rules, now);
+                    let (gone, again) = self.work(&channel, |state| state.give_up(&name, &self.rules, now));
                     self.plan(&name, again);
                     due.touched.extend((!gone.is_empty()).then_some(name));
                     due.refused += gone.len() as u64;
@@ -322,7 +355,7 @@ impl Channels {
 
     /// In a cluster: the channels that this node has a share in.
     pub fn shared(&self) -> Vec<ChannelName> {
-        self.channels.iter().map(|entry| entry.key().clone()).collect()
+        self.registry.names()
     }
 
     /// In a cluster: what to tell it about a channel, unless it is being told something already.
@@ -342,6 +375,7 @@ impl Channels {
         let Some(channel) = self.get(name) else { return Outcome::default() };
         let settle = |state: &mut State| state.settle(name, &self.rules, life, (contribution, answer), now);
         let mut outcome = self.work(&channel, settle);
+        self.evict(now);
         if outcome.over {
             // Somebody may have come between the locks.
             outcome.over = self.retire(name);
@@ -351,11 +385,10 @@ impl Channels {
 
     /// In a cluster: news of a channel, in the order in which they come.
     pub fn hear(&self, name: &str, life: Life, position: Position, news: News, now: Instant) -> Outcome {
-        let Some((name, channel)) = self.channels.get(name).map(|entry| (entry.key().clone(), Arc::clone(&entry)))
-        else {
-            return Outcome::default();
-        };
-        self.work(&channel, |state| state.hear(&name, &self.rules, life, (position, news), now))
+        let Some((name, channel)) = self.registry.get_entry(name) else { return Outcome::default() };
+        let outcome = self.work(&channel, |state| state.hear(&name, &self.rules, life, (position, news), now));
+        self.evict(now);
+        outcome
     }
 
     /// In a cluster: asks the subscribers of a channel to connect anew.
@@ -373,15 +406,13 @@ impl Channels {
     }
 
     fn get(&self, name: &ChannelName) -> Option<Arc<Channel>> {
-        self.channels.get(name).map(|entry| Arc::clone(&entry))
+        self.registry.get(name)
     }
 
     /// Works on a channel, which comes into being if it must, and delivers what comes of it.
     fn with<R>(&self, name: &ChannelName, work: impl FnOnce(&mut State) -> R) -> R {
         loop {
-            let new = || Arc::clone(&self.channels.entry(name.clone()).or_insert_with(|| Arc::new(Channel::new())));
-            // Most channels exist, and need no exclusive access to the map.
-            let channel = self.get(name).unwrap_or_else(new);
+            let channel = self.registry.get_or_create(name);
             let state = channel.lock();
             // Somebody may have retired it between the map and the lock; then the map has no or another one by now.
             if !state.is_retired() {
@@ -401,7 +432,13 @@ impl Channels {
         mut state: MutexGuard<'_, State>,
         work: impl FnOnce(&mut State) -> R,
     ) -> R {
+        let before = Census::of(&state);
         let result = work(&mut state);
+        let after = Census::of(&state);
+        self.tally.changed(before, after);
+        if let Some(memory) = self.memory.as_ref().filter(|_| before.is_wanted() != after.is_wanted()) {
+            memory.channel(after.is_wanted());
+        }
         let few = state.subscribers.len() <= fan_out::CHUNK;
         drop(state);
         if channel.queue().claim() {
@@ -441,9 +478,43 @@ impl Channels {
         });
     }
 
+    /// Drops the oldest cached events until the others have room. The last one is not spared if it alone is too large.
+    fn evict(&self, now: Instant) {
+        // What has expired is no loss; the next tick would have dropped it.
+        while self.rules.cache.is_over() && self.expire_one(now) {}
+        let mut evicted = 0;
+        while let Some((age, name)) = self.rules.cache.pop_excess() {
+            self.forget_cached(&name, age);
+            evicted += 1;
+        }
+        if evicted > 0 {
+            self.evicted.inc_by(evicted);
+            let (app, limit) = (&self.app, self.rules.cache.limit());
+            warn!(app, evicted, limit, "cached events dropped: the app is over its limits.cache_size");
+        }
+    }
+
+    /// Drops the oldest cached event if its time has come.
+    fn expire_one(&self, now: Instant) -> bool {
+        let Some((age, name)) = self.rules.cache.pop_expired(now) else { return false };
+        self.forget_cached(&name, age);
+        true
+    }
+
+    /// Drops the cached event of this age, unless another one has replaced it.
+    fn forget_cached(&self, name: &ChannelName, age: Age) {
+        let Some(channel) = self.get(name) else { return };
+        let mut state = channel.lock();
+        let forgotten = state.cached.take_if(|cached| cached.age() == age);
+        drop(state);
+        if forgotten.is_some() {
+            self.retire(name);
+        }
+    }
+
     /// Forgets a channel that has neither subscribers nor a cached event. True if it did.
     fn retire(&self, name: &ChannelName) -> bool {
-        self.channels.remove_if(name, |_, channel| channel.lock().retire()).is_some()
+        self.registry.remove_if(name, |channel| channel.lock().retire())
     }
 
     fn plan(&self, name: &ChannelName, chore: Option<(Instant, Chore)>) {
@@ -462,6 +533,11 @@ async fn deliver_all(channel: Arc<Channel>, delivered: Counter) {
 
 #[cfg(test)]
 mod tests {
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
+
+    use crate::protocol::ServerEvent;
+
     use super::*;
 
     #[test]
@@ -491,5 +567,72 @@ mod tests {
         assert!(channels.tick(later + INTERVAL - Duration::from_millis(1)).counted.is_empty());
         assert_eq!(channels.tick(later + INTERVAL).counted, [name]);
         assert!(channels.tick(later + 9 * INTERVAL).counted.is_empty());
+    }
+
+    /// What a walk finds, and what all cached events take.
+    fn walk(channels: &Arc<Channels>) -> ((u64, u64), usize) {
+        let mut walk = Walk::new(Arc::clone(channels), "");
+        let found: Vec<_> = std::iter::from_fn(|| walk.slice()).flatten().collect();
+        let subscriptions = found.iter().map(|(_, occupancy)| occupancy.subscriptions as u64).sum();
+        let cached = channels.registry.names().into_iter().filter_map(|name| {
+            let channel = channels.registry.get(&name)?;
+            let state = channel.lock();
+            let event = state.cached.as_ref()?;
+            let data = event.data.as_ref().map_or(0, |data| data.literal().len());
+            Some(event.frame.len() + data + 2 * name.as_str().len() + cache::OVERHEAD)
+        });
+        ((found.len() as u64, subscriptions), cached.sum())
+    }
+
+    #[test]
+    fn counts_and_the_account_of_the_cache_are_those_of_a_walk_whatever_happens_at_once() {
+        let mut config = AppConfig::new("42", "key", "secret");
+        config.limits.cache_size = 20_000;
+        let (evicted, start) = (Counter::default(), Instant::now());
+        let channels = Channels::new(&config, None, Counter::default(), Shutdown::default());
+        let channels = Arc::new(channels.counting_evicted(evicted.clone()));
+        let names = ["room", "cache-room"].map(|kind| {
+            (0..30).map(|number| ChannelName::parse(&format!("{kind}-{number}"), 200).unwrap()).collect::<Vec<_>>()
+        });
+        let work = |seed: u64| {
+            let mut random = StdRng::seed_from_u64(seed);
+            let mut subscribed = Vec::new();
+            for step in 0..5_000 {
+                let now = start + Duration::from_millis(step);
+                let name = &names[random.random_range(0..2)][random.random_range(0..30)];
+                match random.random_range(0..10) {
+                    0..4 => {
+                        let (socket_id, outbox) = (SocketId::random(), Arc::new(Outbox::new(1000)));
+                        let subscriber = Subscriber { socket_id, outbox, member: None };
+                        channels.subscribe(name, subscriber, Life::default(), now).unwrap();
+                        subscribed.push((name, socket_id));
+                    }
+                    4..8 if !subscribed.is_empty() => {
+                        let (name, socket_id) = subscribed.swap_remove(random.random_range(0..subscribed.len()));
+                        assert!(channels.unsubscribe(name, socket_id, now).is_some());
+                    }
+                    _ => {
+                        let data = EventData::from_text(&"x".repeat(random.random_range(0..3000)));
+                        let event = ServerEvent::Channel { event: "e", channel: "c", data: &data, user_id: None };
+                        drop(channels.publish(name, || event.encode(), &data, None, now));
+                    }
+                }
+            }
+            subscribed
+        };
+        let subscribed: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4).map(|seed| scope.spawn(move || work(seed))).collect();
+            threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+        });
+        let (counts, cached) = walk(&channels);
+        assert_eq!((channels.counts(), channels.cached_bytes()), (counts, cached));
+        assert_eq!(counts.1, subscribed.len() as u64);
+        assert!(evicted.get() > 0 && cached > 10_000 && cached <= 20_000, "{} evicted, {cached} bytes", evicted.get());
+        for (name, socket_id) in subscribed {
+            channels.unsubscribe(name, socket_id, start);
+        }
+        assert_eq!(walk(&channels), ((0, 0), cached));
+        channels.tick(start + config.limits.cache_ttl + Duration::from_secs(60));
+        assert_eq!((channels.counts(), channels.cached_bytes(), channels.registry.names().len()), ((0, 0), 0, 0));
     }
 }

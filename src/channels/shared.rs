@@ -227,7 +227,7 @@ impl State {
         }
         self.cached = everything.cached.map(|(text, ms)| {
             let expires = now + Duration::from_millis(ms);
-            Box::new(Cached { frame: Frame::from_text(&text), data: None, expires })
+            Cached::new(name, Frame::from_text(&text), None, expires, rules)
         });
         let presence = self.presence.as_ref();
         let (added, removed) = presence.map(|presence| presence.difference(&everything.members)).unwrap_or_default();
@@ -246,7 +246,7 @@ impl State {
             News::Event { frame, except, cached } => {
                 if cached {
                     let expires = now + rules.cache_ttl;
-                    self.cached = Some(Box::new(Cached { frame: frame.clone(), data: None, expires }));
+                    self.cached = Some(Cached::new(name, frame.clone(), None, expires, rules));
                 }
                 return self.deliver(frame, except);
             }

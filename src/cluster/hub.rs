@@ -182,6 +182,14 @@ impl Hub {
         }
     }
 
+    /// Cached events of an app that Redis had to drop before their time.
+    pub(super) fn evicted(&self, app: &str, evicted: u64) {
+        let Some(share) = self.app(app).map(|index| &self.shares[index]) else { return };
+        share.metrics.cached_events_evicted.inc_by(evicted);
+        let limit = share.app.config().limits.cache_size;
+        warn!(app, evicted, limit, "cached events dropped at Redis: the app is over its limits.cache_size");
+    }
+
     /// Redis answers. If it does so everywhere, clients whose subscription had failed are asked to connect anew.
     pub(super) fn rescue(&self) {
         if self.connected.load(Ordering::Relaxed) < self.partitions {
@@ -246,6 +254,7 @@ impl Hub {
             let ms = |duration: Duration| duration.as_millis() as u64;
             let rules = json!({
                 "presence_members": limits.presence_members,
+                "cache_size": (limits.cache_size / self.partitions).max(1),
                 "webhooks": share.webhooks.has_endpoints(),
                 "webhook_delay": ms(config.webhook_delay),
                 "offline_delay": ms(config.offline_delay),

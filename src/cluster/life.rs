@@ -262,6 +262,9 @@ impl Link {
                     let _ = waiting.send(reach);
                 }
             }
+            while let Some((app, evicted)) = answer.text().zip(answer.number()) {
+                self.hub.evicted(&app, evicted);
+            }
         }
     }
 

@@ -22,6 +22,7 @@ mod answer;
 mod hub;
 mod life;
 mod link;
+mod listing;
 mod message;
 mod scripts;
 mod servers;
@@ -53,15 +54,13 @@ use link::{Job, Link, Memory, Publication};
 use topic::{Subject, Topic, partition};
 
 pub use hub::Share;
+pub use listing::Pages;
 
 /// Partitions where one server has all of them.
 const ONE_SERVER: usize = 1;
 
 /// Partitions at a Redis Cluster: enough to be spread well over a dozen servers. Each is a connection of each node.
 const REDIS_CLUSTER: usize = 16;
-
-/// Channel names that are read in one go.
-const PAGE: usize = 1000;
 
 /// Whether there are other nodes.
 #[derive(Debug)]
@@ -341,47 +340,9 @@ impl RedisCluster {
         Ok(data.filter(|_| left > 0).map(|data| (data, Duration::from_millis(left))))
     }
 
-    /// All occupied channels whose name begins with `prefix`.
-    ///
-    /// # Errors
-    /// Redis cannot be asked in time.
-    pub async fn occupied(&self, app: &str, prefix: &str) -> Result<Vec<(ChannelName, Occupancy)>, Unavailable> {
-        // A scan shows what is there all the time, and may show it twice.
-        let mut found = HashMap::new();
-        // A channel's name has nothing in it that patterns give a meaning to, but who asks is free to write anything.
-        let escaped: String =
-            prefix.chars().flat_map(|c| (!c.is_alphanumeric()).then_some('\\').into_iter().chain([c])).collect();
-        let pattern = format!("c:{app}:{escaped}*");
-        for link in &self.links {
-            let mut cursor = "0".to_owned();
-            loop {
-                let scan = |line: &link::Line| {
-                    let key = format!("{}a:{app}", line.keys);
-                    pipe().cmd("SSCAN").arg(key).arg(&cursor).arg("MATCH").arg(&pattern).arg("COUNT").arg(PAGE).clone()
-                };
-                let mut page = link.ask(scan).await.map_err(Unavailable)?;
-                let page = page.pop().map(redis::from_redis_value::<(String, Vec<String>)>);
-                let Some(Ok((next, keys))) = page else { return Err(Unavailable(answer::nonsense())) };
-                let ask = |line: &link::Line| {
-                    let mut questions = pipe();
-                    for key in &keys {
-                        questions.cmd("HGET").arg(format!("{}t:{key}", line.keys)).arg("total");
-                        questions.cmd("HLEN").arg(format!("{}m:{key}", line.keys));
-                    }
-                    questions
-                };
-                let answers = link.ask(ask).await.map_err(Unavailable)?;
-                for (key, answers) in keys.iter().zip(answers.chunks(2)) {
-                    let name = topic::parse_key(key).and_then(|(_, _, name)| ChannelName::parse(name, usize::MAX).ok());
-                    found.extend(name.map(|name| (name, occupancy(answers))));
-                }
-                if next == "0" {
-                    break;
-                }
-                cursor = next;
-            }
-        }
-        Ok(found.into_iter().filter(|(_, occupancy)| occupancy.subscriptions > 0).collect())
+    /// All occupied channels whose name begins with `prefix`, page by page.
+    pub fn occupied(&self, app: &str, prefix: &str) -> Pages {
+        Pages::new(&self.links, app, prefix)
     }
 
     /// All nodes, by name.

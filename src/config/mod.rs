@@ -100,6 +100,8 @@ pub struct ServerConfig {
     pub send_buffer: usize,
     /// Bytes that the subscriptions of all clients may take on this node, about; 0 = a quarter of the machine's memory.
     pub subscription_memory: usize,
+    /// Channel listings of the HTTP API that are answered at the same time, for all apps. Above it: status 503.
+    pub channel_listings: usize,
     /// TLS on the public listener, if it is not left to a proxy.
     pub tls: Option<TlsConfig>,
 }
@@ -331,6 +333,8 @@ pub struct Limits {
     pub connections: u64,
     /// HTTP API requests per second; 0 = no limit. Above it: status 429.
     pub api_requests_per_second: u32,
+    /// Channel listings of the HTTP API that are answered at the same time. Above it: status 429.
+    pub channel_listings: usize,
     /// Events published over the HTTP API per day (UTC), counted once per channel; 0 = no limit. Above it: status 403.
     pub messages_per_day: u64,
     /// How long a cache channel keeps its event.
@@ -392,6 +396,7 @@ impl Default for Config {
                 write_timeout: Duration::from_secs(30),
                 send_buffer: 256 * 1024,
                 subscription_memory: 0,
+                channel_listings: 32,
                 tls: None,
             },
             fallbacks: FallbacksConfig::default(),
@@ -475,6 +480,7 @@ impl Default for Limits {
             channels_per_connection: 1000,
             connections: 0,
             api_requests_per_second: 0,
+            channel_listings: 4,
             messages_per_day: 0,
             cache_ttl: Duration::from_secs(30 * 60),
             cache_size: 64 * 1024 * 1024,

@@ -63,6 +63,7 @@ pub(super) fn node<V: Visitor>(v: &mut V, config: &mut Config) {
         v.key("write_timeout", &mut server.write_timeout, duration(SECOND..=HOUR));
         v.key("send_buffer", &mut server.send_buffer, bytes(0..=64 * MIB));
         v.key("subscription_memory", &mut server.subscription_memory, bytes(0..=1024 * GIB));
+        v.key("channel_listings", &mut server.channel_listings, number(1..=1000));
         let blank = TlsConfig { certificate: "".into(), private_key: "".into() };
         v.optional("tls", &mut server.tls, &blank, |v, tls| {
             v.key("certificate", &mut tls.certificate, readable_file().required());
@@ -236,6 +237,7 @@ fn limits<V: Visitor>(v: &mut V, limits: &mut Limits) {
     v.key("channels_per_connection", &mut limits.channels_per_connection, quota(1_000_000));
     v.key("connections", &mut limits.connections, quota(10_000_000));
     v.key("api_requests_per_second", &mut limits.api_requests_per_second, quota(1_000_000));
+    v.key("channel_listings", &mut limits.channel_listings, number(1..=100));
     v.key("messages_per_day", &mut limits.messages_per_day, quota(1_000_000_000_000));
     v.key("cache_ttl", &mut limits.cache_ttl, duration(SECOND..=24 * HOUR));
     v.key("cache_size", &mut limits.cache_size, bytes(64 * KIB..=64 * GIB));

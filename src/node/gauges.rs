@@ -20,12 +20,12 @@ pub struct Gauges(pub Weak<Node>);
 /// A gauge's name, its help and how it is counted.
 type Gauge = (&'static str, &'static str, fn(&Tenant) -> u64);
 
-const GAUGES: [Gauge; 5] = [
+const GAUGES: [Gauge; 7] = [
     ("connections", "Open connections", |tenant| tenant.app.connections()),
-    ("channels", "Occupied channels", |tenant| tenant.channels.occupied("").len() as u64),
-    ("subscriptions", "Subscriptions of connections to channels", |tenant| {
-        tenant.channels.occupied("").iter().map(|(_, occupancy)| occupancy.subscriptions as u64).sum()
-    }),
+    ("channels", "Occupied channels", |tenant| tenant.channels.counts().0),
+    ("subscriptions", "Subscriptions of connections to channels", |tenant| tenant.channels.counts().1),
+    ("cached_bytes", "Memory of cached events on this node", |tenant| tenant.channels.cached_bytes() as u64),
+    ("subscription_memory_bytes", "Estimated memory of subscriptions", |tenant| tenant.subscription_memory.used()),
     ("users", "Signed-in users", |tenant| tenant.users.signed_in() as u64),
     ("webhook_events_pending", "Webhook events that wait to be delivered", |tenant| tenant.webhooks.pending()),
 ];
@@ -54,6 +54,9 @@ impl Collector for Gauges {
                 ConstGauge::new(value).encode(gauge)?;
             }
         }
+        let (name, help) = ("subscription_memory_limit_bytes", "Estimated memory that subscriptions may take");
+        let limit = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        ConstGauge::new(node.subscription_memory.limit()).encode(limit)?;
         let suppressed = encoder.encode_descriptor(
             "log_lines_suppressed",
             "Log lines left out because of log.repeat_limit",

@@ -19,20 +19,6 @@ impl Node {
         }
     }
 
-    /// All occupied channels whose name begins with `prefix`, in the order of their names.
-    pub async fn occupied_channels(
-        &self,
-        tenant: &Tenant,
-        prefix: &str,
-    ) -> Result<Vec<(ChannelName, Occupancy)>, Unavailable> {
-        let mut channels = match &self.cluster {
-            Cluster::Redis(redis) => redis.occupied(tenant.app.id(), prefix).await?,
-            Cluster::Single => tenant.channels.occupied(prefix),
-        };
-        channels.sort_by(|(a, _), (b, _)| a.as_str().cmp(b.as_str()));
-        Ok(channels)
-    }
-
     /// The members of a presence channel.
     pub async fn members(&self, tenant: &Tenant, name: &ChannelName) -> Result<Vec<UserId>, Unavailable> {
         match &self.cluster {

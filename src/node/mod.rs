@@ -4,6 +4,7 @@
 mod connect;
 mod gauges;
 mod info;
+mod listing;
 mod publish;
 mod subscribe;
 mod users;
@@ -11,6 +12,8 @@ mod users;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
+
+use tokio::sync::Semaphore;
 
 use crate::addresses::Addresses;
 use crate::apps::{App, Directory};
@@ -21,12 +24,16 @@ use crate::metrics::{AppMetrics, Metrics};
 use crate::outbox::Outbox;
 use crate::protocol::{ChannelName, SocketId, UserId};
 use crate::shutdown::Shutdown;
+use crate::subscription_memory::{AppSubscriptionMemory, SubscriptionMemory};
 use crate::webhooks::{AppWebhooks, Webhooks};
+
+use listing::Places;
 
 pub use connect::{Admission, Handshake, Refusal};
 pub use gauges::Gauges;
+pub use listing::{Listing, TooManyListings};
 pub use publish::{ClientEvent, Target, Trigger};
-pub use subscribe::Request as SubscribeRequest;
+pub use subscribe::{Request as SubscribeRequest, Subscription};
 
 /// One process, with all its apps.
 #[derive(Debug)]
@@ -40,6 +47,10 @@ pub struct Node {
     max_connections: u64,
     /// Clients by address.
     clients: Arc<Addresses>,
+    listings: Places,
+    /// Held while channels are walked over: however many listings there are, they have one thread's time at most.
+    walking: Arc<Semaphore>,
+    subscription_memory: Arc<SubscriptionMemory>,
 }
 
 /// An app and everything that is true of it on this node. Apps share nothing but the process.
@@ -52,6 +63,8 @@ pub struct Tenant {
     webhooks: Arc<AppWebhooks>,
     channels: Arc<Channels>,
     users: Arc<Users>,
+    listings: Places,
+    subscription_memory: Arc<AppSubscriptionMemory>,
 }
 
 /// A connection as the verbs see it.
@@ -80,12 +93,18 @@ impl Node {
         clients: Arc<Addresses>,
     ) -> Result<Self, String> {
         let patience = (config.cluster.driver == ClusterDriver::Redis).then_some(config.cluster.timeout);
+        let subscription_memory = SubscriptionMemory::new(config.server.subscription_memory, config.apps.len());
         let tenants = config.apps.iter().map(|app| {
             let metrics = metrics.app(&app.id);
             let delivered = &metrics.delivered;
+            let subscription_memory = subscription_memory.app();
+            let channels = Channels::new(app, patience, delivered.clone(), shutdown.clone());
+            let channels = channels.counting_evicted(metrics.cached_events_evicted.clone());
             Tenant {
                 webhooks: webhooks.app(&app.id),
-                channels: Arc::new(Channels::new(app, patience, delivered.clone(), shutdown.clone())),
+                channels: Arc::new(channels.charging(Arc::clone(&subscription_memory))),
+                listings: Places::new(app.limits.channel_listings),
+                subscription_memory,
                 users: Arc::new(Users::new(app.offline_delay, patience.is_some(), delivered.clone())),
                 app: Arc::new(App::new(app.clone())),
                 metrics,
@@ -100,7 +119,20 @@ impl Node {
             }
         };
         let started = Instant::now();
-        Ok(Self { tenants, webhooks, metrics, cluster, started, seats: Arc::default(), max_connections, clients })
+        let listings = Places::new(config.server.channel_listings);
+        Ok(Self {
+            tenants,
+            webhooks,
+            metrics,
+            cluster,
+            started,
+            seats: Arc::default(),
+            max_connections,
+            clients,
+            listings,
+            walking: Arc::new(Semaphore::new(1)),
+            subscription_memory,
+        })
     }
 
     /// Whether there are other nodes.
@@ -170,6 +202,7 @@ impl Node {
                 self.touch(tenant, Recipient::Channel(channel));
             }
             tenant.metrics.errors.inc_by(due.refused);
+            tenant.metrics.subscriptions_refused("cluster", due.refused);
             for user_id in tenant.users.tick(now) {
                 tenant.user_changed(&user_id);
             }

@@ -2,12 +2,13 @@
 
 use std::time::Instant;
 
-use tracing::debug;
+use tracing::{debug, warn};
 
 use crate::auth;
 use crate::channels::{Life, Subscriber};
 use crate::cluster::Recipient;
 use crate::protocol::{ChannelName, Member, SignIn, SubscriptionError, UserId};
+use crate::subscription_memory::Charge;
 
 use super::{Client, Node};
 
@@ -24,13 +25,21 @@ pub struct Request<'a> {
     pub user: Option<&'a SignIn>,
 }
 
+/// A subscription as the session keeps it.
+#[derive(Debug)]
+pub struct Subscription {
+    /// The user it is seen as, on a presence channel.
+    pub user_id: Option<UserId>,
+    /// The memory that it takes.
+    _memory: Charge,
+}
+
 impl Node {
-    /// Subscribes a client that is not subscribed to this channel yet. Returns the user it is seen as, on a presence
-    /// channel. Nothing is visible to anybody before the signature is verified.
+    /// Subscribes a client that is not subscribed to this channel yet. Nothing is visible to anybody before the signature is verified.
     ///
     /// # Errors
     /// See [`SubscriptionError`].
-    pub fn subscribe(&self, client: &Client, request: &Request<'_>) -> Result<Option<UserId>, SubscriptionError> {
+    pub fn subscribe(&self, client: &Client, request: &Request<'_>) -> Result<Subscription, SubscriptionError> {
         let channel = request.channel;
         let tenant = &client.tenant;
         if channel.needs_auth() {
@@ -42,6 +51,12 @@ impl Node {
             true => Some(self.member(client, request)?),
             false => None,
         };
+        let texts = member.as_ref().map(|member| member.user_id.as_str().len() + member.user_info.len());
+        let memory = tenant.subscription_memory.charge(channel.as_str().len(), texts).ok_or_else(|| {
+            let limit = tenant.subscription_memory.limit();
+            warn!(app = tenant.app.id(), limit, "subscription refused: server.subscription_memory is used up");
+            SubscriptionError::OutOfMemory
+        })?;
         let user_id = member.as_ref().map(|member| member.user_id.clone());
         let subscriber = Subscriber { socket_id: client.socket_id, outbox: client.outbox.clone(), member };
         let now = Instant::now();
@@ -66,7 +81,7 @@ impl Node {
         }
         // Now that all it caused is on its way.
         client.outbox.flush();
-        Ok(user_id)
+        Ok(Subscription { user_id, _memory: memory })
     }
 
     /// Ends a subscription of a client.

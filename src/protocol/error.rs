@@ -101,6 +101,9 @@ pub enum SubscriptionError {
     /// The connection has all the subscriptions it may have.
     #[error("Connection is over its limit of {0} channels")]
     TooManyChannels(usize),
+    /// The node has all the subscriptions that it has memory for.
+    #[error("The server has no memory left for further subscriptions (setting server.subscription_memory)")]
+    OutOfMemory,
     /// The other nodes could not be asked in time.
     #[error("The server cannot reach its cluster, try again later")]
     Unavailable,
@@ -118,11 +121,24 @@ impl SubscriptionError {
         frames
     }
 
+    /// The `reason` under which it is counted.
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::InvalidName(_) => "name",
+            Self::Auth(_) => "auth",
+            Self::InvalidMember(_) => "member",
+            Self::ChannelFull { .. } => "presence_members",
+            Self::TooManyChannels(_) => "channels_per_connection",
+            Self::OutOfMemory => "subscription_memory",
+            Self::Unavailable => "cluster",
+        }
+    }
+
     /// The `type` and `status` that pusher-js hands to the application.
     pub const fn kind(&self) -> (&'static str, u16) {
         match self {
             Self::Auth(_) => ("AuthError", 401),
-            Self::ChannelFull { .. } | Self::TooManyChannels(_) => ("LimitReached", 403),
+            Self::ChannelFull { .. } | Self::TooManyChannels(_) | Self::OutOfMemory => ("LimitReached", 403),
             Self::InvalidName(_) | Self::InvalidMember(_) => ("ValidationError", 400),
             Self::Unavailable => ("Unavailable", 503),
         }

@@ -22,6 +22,7 @@ use tokio::select;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::debug;
 
+use crate::api::ApiResponse;
 use crate::body_budget::Reservation;
 use crate::fallback::HangUp;
 use crate::open_sockets::HttpConnection;
@@ -134,7 +135,12 @@ pub(super) async fn drive(
                 let body = RequestBody::Read(content);
                 let mut meanwhile = Vec::new();
                 let (answer, close) = if is_api {
-                    let answer = router.call(address, &head, body).await;
+                    let answer = match router.call(address, &head, body).await {
+                        ApiResponse::Whole(answer) => answer,
+                        ApiResponse::Streamed(answer) => {
+                            return Exit::Upgraded(Box::pin(stream(socket, answer, HangUp::new(), patience)));
+                        }
+                    };
                     let close = broken || head.close || shutdown.is_requested();
                     (encode(&answer, close), close)
                 } else {

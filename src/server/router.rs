@@ -8,6 +8,7 @@ use hyper::body::Incoming;
 use hyper::{HeaderMap, Request, Response, StatusCode};
 
 use crate::addresses::{Addresses, Network};
+use crate::api::ApiResponse;
 use crate::auth_endpoint::Endpoint;
 use crate::authorizers::Authorizers;
 use crate::body_budget::BodyBudget;
@@ -114,7 +115,7 @@ impl Router {
     }
 
     /// Answers a plain request of the API.
-    pub(super) async fn call(&self, from: SocketAddr, head: &Head<'_>, body: RequestBody<'_>) -> Answer {
+    pub(super) async fn call(&self, from: SocketAddr, head: &Head<'_>, body: RequestBody<'_>) -> ApiResponse {
         let path = self.0.own_path(head.path).unwrap_or_default();
         let call = api::Call { method: head.method, path, query: head.query, from: self.0.sockets_of(from) };
         api::handle(&self.0.api, call, body).await
@@ -176,7 +177,7 @@ impl Router {
                     PeerAddress::Forwarded(_) => None,
                 };
                 let call = api::Call { method: &head.method, path, query: uri.query().unwrap_or_default(), from };
-                api::handle(&shared.api, call, RequestBody::Coming(body)).await.into()
+                return api::handle(&shared.api, call, RequestBody::Coming(body)).await.into();
             }
             (["timeline", "v2", action, number], _) => return fallback::statistics(action, number),
             ([""], _) => {

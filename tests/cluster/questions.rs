@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::{Cluster, Node, PATIENCE, eventually};
+use crate::support::{Cluster, Node, PATIENCE, eventually, eventually_true};
 
 /// How soon a change shows at all nodes (protocol §2.5), with some time for a machine that does a lot at once.
 const SOON: Duration = Duration::from_secs(2);
@@ -144,4 +144,65 @@ async fn socket_ids_are_different_at_all_nodes() {
             assert!(ids.insert(node.connect().await.socket_id));
         }
     }
+}
+
+#[tokio::test]
+async fn a_long_list_comes_in_chunks_and_has_every_channel_once() {
+    let cluster = Cluster::with(2, |settings| settings.limits = "channels_per_connection = 0".to_owned()).await;
+    let (a, b) = cluster.pair();
+    let mut occupants = Vec::new();
+    let mut expected = BTreeSet::new();
+    for (node, name) in [(a, "a"), (b, "b")] {
+        let mut client = node.connect().await;
+        let names: Vec<String> = (0..3000).map(|number| format!("room-at-{name}-{number}")).collect();
+        client.send_all(&names.iter().map(|name| client.subscription(name)).collect::<Vec<_>>()).await;
+        for _ in &names {
+            client.expect("pusher_internal:subscription_succeeded").await;
+        }
+        expected.extend(names);
+        occupants.push(client);
+    }
+    for node in [a, b] {
+        let answer = node.api().await.get("/channels", &[("info", "subscription_count")]).await;
+        assert_eq!(answer.header("transfer-encoding"), Some("chunked"), "{}", answer.head);
+        let listed: BTreeSet<String> = answer.json()["channels"].as_object().unwrap().keys().cloned().collect();
+        assert!(listed == expected, "{} of {} channels", listed.len(), expected.len());
+        assert_eq!(answer.body.matches("\"subscription_count\":1").count(), expected.len(), "some are there twice");
+    }
+}
+
+#[tokio::test]
+async fn cached_events_of_an_app_are_bounded_at_redis() {
+    let cluster = Cluster::with(2, |settings| {
+        settings.limits = "cache_size = \"64 KiB\"\ncache_ttl = \"2s\"".to_owned();
+    })
+    .await;
+    let (a, b) = cluster.pair();
+    let data = "x".repeat(5000);
+    let is_kept = async |channel: &str| !b.api().await.channel(channel, "cache").await["cache"].is_null();
+    let evicted = async || {
+        let mut sum = 0.0;
+        for node in [a, b] {
+            sum += node.metric("fanfare_cached_events_evicted_total").await;
+        }
+        sum
+    };
+    for round in 0..2 {
+        // What has expired takes no room.
+        for number in 0..5 {
+            a.api().await.trigger(&format!("cache-{round}-{number}"), "greet", &data).await;
+        }
+        let last = format!("cache-{round}-4");
+        eventually_true("the events expire", PATIENCE, async || !is_kept(&last).await).await;
+    }
+    assert!(evicted().await < 0.5);
+    for number in [0, 1, 2, 3, 4, 0, 5, 6, 7] {
+        b.api().await.trigger(&format!("cache-{number}"), "greet", &data).await;
+    }
+    let mut kept = Vec::new();
+    for number in 0..8 {
+        kept.push(is_kept(&format!("cache-{number}")).await);
+    }
+    assert_eq!(kept, [true, false, false, true, true, true, true, true]);
+    assert!((evicted().await - 2.0).abs() < 0.5);
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::support::{DEADLINE, TestServer};
+use crate::support::{Api, DEADLINE, TestServer};
 
 const MISS: &str = "pusher:cache_miss";
 
@@ -232,4 +232,80 @@ async fn an_event_published_around_a_subscription_arrives_exactly_once() {
         progress.send_replace(n + 1);
     }
     readers.join_all().await;
+}
+
+/// An event that takes about 10 KiB with all that belongs to it.
+async fn keep(api: &mut Api, channel: &str) {
+    api.trigger(channel, "greet", &"x".repeat(5000)).await;
+}
+
+async fn is_kept(api: &mut Api, channel: &str) -> bool {
+    !api.channel(channel, "cache").await["cache"].is_null()
+}
+
+#[tokio::test]
+async fn the_oldest_events_go_when_all_together_are_too_large() {
+    let server = TestServer::with_app(|app| app.limits.cache_size = 64 * 1024).await;
+    let mut api = server.api().await;
+    for number in 0..5 {
+        keep(&mut api, &format!("cache-{number}")).await;
+    }
+    server.expect_metric("fanfare_cached_events_evicted_total", 0).await;
+    // The first one is younger now than the others.
+    keep(&mut api, "cache-0").await;
+    for number in 5..8 {
+        keep(&mut api, &format!("cache-{number}")).await;
+    }
+    let mut kept = Vec::new();
+    for number in 0..8 {
+        kept.push(is_kept(&mut api, &format!("cache-{number}")).await);
+    }
+    assert_eq!(kept, [true, false, false, true, true, true, true, true]);
+    server.expect_metric("fanfare_cached_events_evicted_total", 2).await;
+    assert!(server.metric("fanfare_cached_bytes").await <= 64.0 * 1024.0);
+    // Newcomers find what is true.
+    let mut client = server.connect().await;
+    client.subscribe("cache-1").await;
+    client.expect_on("cache-1", MISS).await;
+    client.subscribe("cache-7").await;
+    client.expect_event("cache-7", "greet", &"x".repeat(5000)).await;
+}
+
+#[tokio::test]
+async fn what_has_expired_takes_no_room_from_what_has_not() {
+    let server = TestServer::with_app(|app| {
+        app.limits.cache_size = 64 * 1024;
+        app.limits.cache_ttl = Duration::from_secs(1);
+    })
+    .await;
+    let mut api = server.api().await;
+    for round in 0..3 {
+        for number in 0..5 {
+            keep(&mut api, &format!("cache-{round}-{number}")).await;
+        }
+        let start = Instant::now();
+        while is_kept(&mut api, &format!("cache-{round}-4")).await {
+            assert!(start.elapsed() < DEADLINE, "it does not expire");
+        }
+    }
+    server.expect_metric("fanfare_cached_events_evicted_total", 0).await;
+    server.expect_metric("fanfare_cached_bytes", 0).await;
+}
+
+#[tokio::test]
+async fn an_event_that_is_larger_than_the_cache_is_delivered_and_not_kept() {
+    let server = TestServer::with_app(|app| {
+        app.limits.cache_size = 64 * 1024;
+        app.limits.event_data = 100_000;
+    })
+    .await;
+    let mut api = server.api().await;
+    let mut client = server.connect().await;
+    client.subscribe("cache-room").await;
+    client.expect_on("cache-room", MISS).await;
+    let data = "x".repeat(70_000);
+    api.trigger("cache-room", "greet", &data).await;
+    client.expect_event("cache-room", "greet", &data).await;
+    assert!(!is_kept(&mut api, "cache-room").await);
+    server.expect_metric("fanfare_cached_events_evicted_total", 1).await;
 }

@@ -249,16 +249,20 @@ async fn a_message_may_have_64_kibibytes_or_as_configured_and_a_longer_one_is_an
 }
 
 #[tokio::test]
-async fn subscriptions_are_unlimited_unless_configured() {
-    let server = with(|limits| limits.channels_per_connection = 2).await;
-    let mut client = server.connect().await;
-    client.subscribe("a").await;
-    client.subscribe_private("private-b").await;
-    client.send(client.subscription("c")).await;
-    client.expect_some_error().await;
-    client.expect_only_rejections().await;
-    client.leave("a").await;
-    client.subscribe("c").await;
+async fn a_connection_may_have_1000_channels_or_as_configured() {
+    for (limit, server) in [(1000, with(|_| {}).await), (2, with(|limits| limits.channels_per_connection = 2).await)] {
+        let mut client = server.connect().await;
+        client.subscribe_private("private-0").await;
+        for number in 1..limit {
+            client.subscribe(&format!("room-{number}")).await;
+        }
+        client.send(client.subscription("one-more")).await;
+        let text = client.expect_rejection("one-more", "LimitReached", 403).await;
+        assert!(text.contains(&limit.to_string()), "{text}");
+        server.expect_metric("fanfare_subscriptions_refused_total", 1).await;
+        client.leave("private-0").await;
+        client.subscribe("one-more").await;
+    }
 }
 
 #[tokio::test]

@@ -2,7 +2,8 @@
 --
 --   <P>meta           run id of the server, generation, its birth, until when nobody is reported gone (hold), edges lost,
 --                     whether the keys of earlier generations are gone (swept)
---   <P>c:<topic>      cached event: f frame, d data; the only state that outlives a generation
+--   <P>c:<topic>      cached event: f frame, d data; it outlives a generation, as do the next two
+--   <P>c:ages:<app>   topics with a cached event, by its expiry     <P>c:sizes:<app>  topic → its bytes, empty → their sum
 --   <P>p:<topic>      the pub/sub channel
 --   <G>nodes          node → end of its lease (0: being removed)     <G>info   node → JSON about it
 --   <G>i:<node>       topics it contributes to                       <G>q:<app> node → connections
