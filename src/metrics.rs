@@ -49,7 +49,20 @@ pub struct ClusterMetrics {
     links_lost: Counter,
     nodes_removed: Counter,
     events_expired: Counter,
+    client_events_refused: Counter,
+    subscriptions_refused: Family<ReasonLabel, Counter>,
     edges_lost: Counter,
+}
+
+/// Why the cluster could not take a subscription.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum NotSubscribed {
+    /// Its connection has `cluster.pending_per_connection` changes that wait already.
+    Pending,
+    /// Redis was too slow for `cluster.timeout`.
+    Slow,
+    /// The node is not connected to Redis.
+    CutOff,
 }
 
 /// The counters of one app, looked up once.
@@ -109,6 +122,11 @@ struct StatusLabel {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: NotSubscribed,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OutcomeLabel {
     app: String,
     outcome: AuthOutcome,
@@ -131,6 +149,17 @@ impl EncodeLabelValue for AuthOutcome {
             Self::Allowed => "allowed",
             Self::Denied => "denied",
             Self::Failed => "failed",
+        };
+        name.encode(encoder)
+    }
+}
+
+impl EncodeLabelValue for NotSubscribed {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let name = match self {
+            Self::Pending => "pending",
+            Self::Slow => "slow",
+            Self::CutOff => "cut_off",
         };
         name.encode(encoder)
     }
@@ -285,6 +314,11 @@ impl ClusterMetrics {
                 &metrics.events_expired,
             ),
             (
+                "cluster_client_events_refused",
+                "Client events refused because Redis was slower than their connection sent them",
+                &metrics.client_events_refused,
+            ),
+            (
                 "cluster_webhook_events_lost",
                 "Webhook events lost because too many waited at Redis",
                 &metrics.edges_lost,
@@ -293,7 +327,23 @@ impl ClusterMetrics {
         for (name, help, counter) in counters {
             registry.register(name, help, counter.clone());
         }
+        let help = "Subscriptions refused because Redis did not take them: as its connection had too many pending, as it \
+                    was slow, or as the node was cut off";
+        registry.register("cluster_subscriptions_refused", help, metrics.subscriptions_refused.clone());
+        for reason in [NotSubscribed::Pending, NotSubscribed::Slow, NotSubscribed::CutOff] {
+            metrics.subscriptions_refused(reason, 0);
+        }
         metrics
+    }
+
+    /// Counts subscriptions that were refused.
+    pub fn subscriptions_refused(&self, reason: NotSubscribed, subscriptions: u64) {
+        self.subscriptions_refused.get_or_create(&ReasonLabel { reason }).inc_by(subscriptions);
+    }
+
+    /// Counts a client event that was refused.
+    pub fn client_event_refused(&self) {
+        self.client_events_refused.inc();
     }
 
     /// Counts a topic whose events may be incomplete here.

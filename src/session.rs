@@ -216,6 +216,7 @@ impl Session {
             Ok(()) => Ok(()),
             Err(error) => {
                 self.note_refusal(&ClientError::Subscription(error.to_string()));
+                self.node.subscription_refused(&self.client, channel, &error);
                 for frame in error.frames(channel, self.client.tenant.app.config().subscription_error_events) {
                     self.client.outbox.push(frame);
                 }

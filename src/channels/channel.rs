@@ -36,6 +36,8 @@ pub(super) struct State {
     pub(super) replica: Option<Box<Replica>>,
     /// In a cluster: who will be subscribed once the cluster knows.
     pub(super) waiting: Vec<Waiting>,
+    /// When a chore looks whether somebody has waited too long.
+    pub(super) giving_up: Option<Instant>,
     retired: bool,
 }
 

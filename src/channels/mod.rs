@@ -13,6 +13,7 @@ mod replica;
 mod shared;
 mod users;
 
+use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -39,8 +40,9 @@ pub struct Channels {
     channels: DashMap<ChannelName, Arc<Channel>, RandomState>,
     agenda: Mutex<Agenda>,
     rules: Rules,
-    /// Clients whose subscription had to be refused because the cluster was out of reach.
-    stranded: Mutex<Vec<Weak<Outbox>>>,
+    /// Clients whose subscription had to be refused because the cluster was out of reach, by the address of their outbox:
+    /// each once, however often it tries.
+    stranded: Mutex<HashMap<usize, Weak<Outbox>>>,
     /// Frames that went to subscribers.
     delivered: Counter,
     /// Who waits for the tasks that deliver to large channels.
@@ -139,8 +141,10 @@ pub struct Due {
     pub counted: Vec<ChannelName>,
     /// Channels of which the cluster must hear.
     pub touched: Vec<ChannelName>,
-    /// Subscriptions that were refused.
-    pub refused: u64,
+    /// Subscriptions that were refused although the cluster could be reached.
+    pub unconfirmed: u64,
+    /// Subscriptions that were refused because it could not.
+    pub cut_off: u64,
 }
 
 impl Channels {
@@ -286,13 +290,14 @@ impl Channels {
     }
 
     /// Does what has become due: counts that were held back, cached events that have expired, subscriptions that the
-    /// cluster did not confirm in time.
-    pub fn tick(&self, now: Instant) -> Due {
+    /// cluster did not confirm in time although it `is_reachable` or because it is not.
+    pub fn tick(&self, now: Instant, is_reachable: impl Fn(&ChannelName) -> bool) -> Due {
         let mut due = Due::default();
+        let mut stranded = Vec::new();
         loop {
             // A statement of its own: the agenda must not stay locked while its chores are done.
             let next = self.agenda.lock().pop_due(now);
-            let Some((name, chore)) = next else { return due };
+            let Some((name, chore)) = next else { break };
             let Some(channel) = self.get(&name) else { continue };
             match chore {
                 Chore::Count => {
@@ -308,16 +313,30 @@ impl Channels {
                     self.retire(&name);
                 }
                 Chore::GiveUp => {
-                    let (gone, again) = channel.lock().give_up(&name, &self.rules, now);
+                    let (error, refused) = match is_reachable(&name) {
+                        true => (SubscriptionError::Unconfirmed(self.rules.patience), &mut due.unconfirmed),
+                        false => (SubscriptionError::Unavailable, &mut due.cut_off),
+                    };
+                    let (gone, touched, again) = channel.lock().give_up(&name, &self.rules, &error, now);
+                    *refused += gone.len() as u64;
                     self.plan(&name, again);
-                    due.touched.extend((!gone.is_empty()).then_some(name));
-                    due.refused += gone.len() as u64;
-                    let mut stranded = self.stranded.lock();
-                    stranded.retain(|outbox| outbox.strong_count() > 0);
-                    stranded.extend(gone.iter().map(Arc::downgrade));
+                    due.touched.extend(touched.then_some(name));
+                    stranded.extend(gone);
                 }
             }
         }
+        self.strand(&stranded);
+        due
+    }
+
+    /// Remembers clients whose subscriptions were refused.
+    fn strand(&self, outboxes: &[Arc<Outbox>]) {
+        if outboxes.is_empty() {
+            return;
+        }
+        let mut stranded = self.stranded.lock();
+        stranded.retain(|_, outbox| outbox.strong_count() > 0);
+        stranded.extend(outboxes.iter().map(|outbox| (Arc::as_ptr(outbox).addr(), Arc::downgrade(outbox))));
     }
 
     /// In a cluster: the channels that this node has a share in.
@@ -368,7 +387,7 @@ impl Channels {
     /// In a cluster: asks all those to connect anew whose subscription was refused while it was out of reach.
     pub fn rescue(&self) -> usize {
         let stranded = std::mem::take(&mut *self.stranded.lock());
-        let stranded = stranded.iter().filter_map(Weak::upgrade);
+        let stranded = stranded.values().filter_map(Weak::upgrade);
         stranded.map(|outbox| outbox.close(CloseReason::Resubscribe)).count()
     }
 
@@ -485,11 +504,11 @@ mod tests {
         // Below the threshold again: told at once, and nothing is left to tell.
         let later = start + INTERVAL / 2;
         assert!(channels.unsubscribe(&name, third, later).unwrap().counted);
-        assert!(channels.tick(start + INTERVAL).counted.is_empty());
+        assert!(channels.tick(start + INTERVAL, |_| true).counted.is_empty());
         // What is held back from here on waits for its own time.
         assert!(!come(start + INTERVAL).1);
-        assert!(channels.tick(later + INTERVAL - Duration::from_millis(1)).counted.is_empty());
-        assert_eq!(channels.tick(later + INTERVAL).counted, [name]);
-        assert!(channels.tick(later + 9 * INTERVAL).counted.is_empty());
+        assert!(channels.tick(later + INTERVAL - Duration::from_millis(1), |_| true).counted.is_empty());
+        assert_eq!(channels.tick(later + INTERVAL, |_| true).counted, [name]);
+        assert!(channels.tick(later + 9 * INTERVAL, |_| true).counted.is_empty());
     }
 }

@@ -34,18 +34,24 @@ impl State {
                 presence.changed(&member.user_id);
             }
         }
-        let touched = self.replica.get_or_insert_default().touch();
-        let changed = Subscribed { occupied: false, member_added: false, cache_miss: false, counted: false, touched };
+        self.replica.get_or_insert_default().touch();
         let waiting = Waiting { socket_id, outbox, user_id, until: now + rules.patience, asked: Asked::No };
         // Without the cluster nobody can publish, so that nothing is missed by not listening to it yet.
         let careless = life.number == 0 && !name.is_presence() && !name.is_cache();
+        let mut chore = None;
         if careless || self.may_enter(name, &waiting, life) {
             self.enter(name, waiting, now);
-            return (changed, None);
+        } else {
+            if self.giving_up.is_none() {
+                self.giving_up = Some(waiting.until);
+                chore = Some((waiting.until, Chore::GiveUp));
+            }
+            self.waiting.push(waiting);
         }
-        let chore = self.waiting.is_empty().then_some((waiting.until, Chore::GiveUp));
-        self.waiting.push(waiting);
-        (changed, chore)
+        // Also if it waits already for somebody else, who may have a long queue.
+        let touched = self.replica.as_ref().is_some_and(|replica| replica.is_dirty());
+        let (occupied, member_added, cache_miss, counted) = (false, false, false, false);
+        (Subscribed { occupied, member_added, cache_miss, counted, touched }, chore)
     }
 
     /// Ends a subscription; the cluster decides what comes of it.
@@ -132,16 +138,22 @@ impl State {
         self.look_on(outcome)
     }
 
-    /// Sends away who has waited too long. Returns them, and when to look again.
+    /// Refuses those who have waited too long, with this error. Returns them, whether the cluster must hear of it, and
+    /// when to look again.
     pub(super) fn give_up(
         &mut self,
         name: &ChannelName,
         rules: &Rules,
+        error: &SubscriptionError,
         now: Instant,
-    ) -> (Vec<Arc<Outbox>>, Option<(Instant, Chore)>) {
-        let error = SubscriptionError::Unavailable;
-        let gone = self.refuse(name, rules, &error, |waiting| waiting.until <= now);
-        (gone, self.waiting.first().map(|waiting| (waiting.until, Chore::GiveUp)))
+    ) -> (Vec<Arc<Outbox>>, bool, Option<(Instant, Chore)>) {
+        // Or it is a chore of a time before.
+        if self.giving_up.is_none_or(|at| at > now) {
+            return (Vec::new(), false, None);
+        }
+        let (gone, touched) = self.refuse(name, rules, error, |waiting| waiting.until <= now);
+        self.giving_up = self.waiting.first().map(|waiting| waiting.until);
+        (gone, touched, self.giving_up.map(|at| (at, Chore::GiveUp)))
     }
 
     /// Asks all subscribers to connect anew.
@@ -190,23 +202,25 @@ impl State {
         }
     }
 
+    /// Returns those who are refused, and whether the cluster must hear of it.
     fn refuse(
         &mut self,
         name: &ChannelName,
         rules: &Rules,
         error: &SubscriptionError,
         is_refused: impl Fn(&Waiting) -> bool,
-    ) -> Vec<Arc<Outbox>> {
+    ) -> (Vec<Arc<Outbox>>, bool) {
         let (refused, waiting) = mem::take(&mut self.waiting).into_iter().partition(is_refused);
         self.waiting = waiting;
         let refused: Vec<Waiting> = refused;
+        let mut touched = false;
         for waiting in &refused {
             for frame in error.frames(name.as_str(), rules.error_events) {
                 waiting.outbox.push(frame);
             }
-            self.left(waiting.user_id.as_ref());
+            touched |= self.left(waiting.user_id.as_ref());
         }
-        refused.into_iter().map(|waiting| waiting.outbox).collect()
+        (refused.into_iter().map(|waiting| waiting.outbox).collect(), touched)
     }
 
     /// True if the cluster must hear of it.

@@ -2,14 +2,16 @@
 
 use std::time::Instant;
 
-use tracing::debug;
+use tracing::{debug, warn};
 
 use crate::auth;
-use crate::channels::{Life, Subscriber};
-use crate::cluster::Recipient;
-use crate::protocol::{ChannelName, Member, SignIn, SubscriptionError, UserId};
+use crate::channels::{Life, Subscriber, Unsubscribed};
+use crate::cluster::{Recipient, Source};
+use crate::metrics::NotSubscribed;
+use crate::protocol::{ChannelName, Member, SignIn, SocketId, SubscriptionError, UserId};
+use crate::untrusted::Untrusted;
 
-use super::{Client, Node};
+use super::{Client, Node, Tenant};
 
 /// What a client shows to subscribe.
 #[derive(Debug, Clone, Copy)]
@@ -33,6 +35,7 @@ impl Node {
     pub fn subscribe(&self, client: &Client, request: &Request<'_>) -> Result<Option<UserId>, SubscriptionError> {
         let channel = request.channel;
         let tenant = &client.tenant;
+        self.has_room(client, Recipient::Channel(channel))?;
         if channel.needs_auth() {
             let text = auth::channel_text(client.socket_id, channel.as_str(), request.channel_data);
             let verdict = auth::verify_token(&tenant.app, request.auth, text);
@@ -62,7 +65,7 @@ impl Node {
             tenant.count_changed(channel);
         }
         if changed.touched {
-            self.touch(tenant, of_channel);
+            self.touch(tenant, of_channel, Source::Connection(client.socket_id));
         }
         // Now that all it caused is on its way.
         client.outbox.flush();
@@ -74,7 +77,19 @@ impl Node {
         let tenant = &client.tenant;
         let changed = tenant.channels.unsubscribe(channel, client.socket_id, Instant::now());
         debug!(app = tenant.app.id(), %channel, socket_id = %client.socket_id, ?changed, "unsubscribed");
-        let Some(changed) = changed else { return };
+        if let Some(changed) = changed {
+            self.unsubscribed(tenant, channel, client.socket_id, &changed);
+        }
+    }
+
+    /// Passes on what the end of a subscription has changed.
+    pub(super) fn unsubscribed(
+        &self,
+        tenant: &Tenant,
+        channel: &ChannelName,
+        socket_id: SocketId,
+        changed: &Unsubscribed,
+    ) {
         if let Some(user_id) = &changed.member_removed {
             tenant.member_changed(channel, user_id);
         }
@@ -85,7 +100,32 @@ impl Node {
             tenant.count_changed(channel);
         }
         if changed.touched {
-            self.touch(tenant, Recipient::Channel(channel));
+            self.touch(tenant, Recipient::Channel(channel), Source::Connection(socket_id));
+        }
+    }
+
+    /// Counts and logs a refused subscription where that tells of a limit that an operator set. `channel` is the name as
+    /// the client wrote it.
+    pub fn subscription_refused(&self, client: &Client, channel: &str, error: &SubscriptionError) {
+        let (app, socket_id, channel) = (client.tenant.app.id(), client.socket_id, Untrusted(channel));
+        if let SubscriptionError::Pending(limit) = error {
+            self.metrics.cluster().subscriptions_refused(NotSubscribed::Pending, 1);
+            let text = "subscription refused: as many changes of this connection wait for Redis as \
+                        cluster.pending_per_connection allows";
+            warn!(app, %socket_id, %channel, limit, "{text}");
+        }
+    }
+
+    /// In a cluster: whether a client may cause one more change.
+    ///
+    /// # Errors
+    /// [`SubscriptionError::Pending`].
+    pub(super) fn has_room(&self, client: &Client, subject: Recipient<'_>) -> Result<(), SubscriptionError> {
+        match self.cluster.redis() {
+            Some(redis) if !redis.has_room(client.tenant.app.id(), subject, client.socket_id) => {
+                Err(SubscriptionError::Pending(redis.pending_per_connection()))
+            }
+            _ => Ok(()),
         }
     }
 
