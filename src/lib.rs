@@ -12,6 +12,7 @@
 //! 2  state     channels · webhooks · cluster · authorizers   what is true here, elsewhere, who is told, who may do what
 //! 1  ground    shutdown · socket · rewound · request_body ·  small tools without opinions
 //!              response · http_client · rate_limit ·
+//!              presence_joins ·
 //!              log_limit · untrusted · metrics · outbox ·
 //!              apps · auth
 //! 0  words     protocol · config                             plain data: no sockets, no tasks, no clock
@@ -54,6 +55,7 @@ pub mod log_limit;
 pub mod metrics;
 pub mod node;
 pub mod outbox;
+pub mod presence_joins;
 pub mod protocol;
 pub mod rate_limit;
 pub mod request_body;

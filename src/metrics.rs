@@ -25,6 +25,8 @@ pub struct Metrics {
     client_events: Family<AppLabel, Counter>,
     delivered: Family<AppLabel, Counter>,
     dropped: Family<AppLabel, Counter>,
+    presence_rejoins_hidden: Family<AppLabel, Counter>,
+    presence_joins_refused: Family<AppLabel, Counter>,
     webhook_events: Family<AppLabel, Counter>,
     webhooks_delivered: Family<AppLabel, Counter>,
     webhooks_failed: Family<AppLabel, Counter>,
@@ -89,6 +91,10 @@ pub struct AppMetrics {
     pub dropped: Counter,
     /// Events for webhook endpoints, once per endpoint.
     pub webhook_events: Counter,
+    /// Presence channels left and joined again above the limit, which nobody was told.
+    pub presence_rejoins_hidden: Counter,
+    /// Presence channels that could not be joined because of that limit.
+    pub presence_joins_refused: Counter,
     /// Webhook requests that were answered with 2xx.
     pub webhooks_delivered: Counter,
     /// Webhook requests that failed; most are tried again.
@@ -188,6 +194,14 @@ impl Metrics {
             client_events: counter!("client_events", "Client events passed on"),
             delivered: counter!("frames_delivered", "Frames put into outboxes by fan-out"),
             dropped: counter!("frames_dropped", "Frames that slow clients missed before they were closed with 4100"),
+            presence_rejoins_hidden: counter!(
+                "presence_rejoins_hidden",
+                "Presence channels left and joined again above limits.presence_joins_per_minute, which nobody was told"
+            ),
+            presence_joins_refused: counter!(
+                "presence_joins_refused",
+                "Presence channels that were not joined because of limits.presence_joins_per_minute"
+            ),
             webhook_events: counter!("webhook_events", "Events for webhook endpoints, counted once per endpoint"),
             webhooks_delivered: counter!("webhooks_delivered", "Webhook requests answered with 2xx"),
             webhooks_failed: counter!(
@@ -233,6 +247,8 @@ impl Metrics {
             client_events: of(&self.client_events),
             delivered: of(&self.delivered),
             dropped: of(&self.dropped),
+            presence_rejoins_hidden: of(&self.presence_rejoins_hidden),
+            presence_joins_refused: of(&self.presence_joins_refused),
             webhook_events: of(&self.webhook_events),
             webhooks_delivered: of(&self.webhooks_delivered),
             webhooks_failed: of(&self.webhooks_failed),

@@ -20,6 +20,17 @@ impl RateLimit {
         Self { cost, burst: cost * rate, spent_until: None }
     }
 
+    /// A full bucket that allows `rate` actions a minute, and as many at once; 0 allows everything.
+    pub fn per_minute(rate: u32) -> Self {
+        let cost = Duration::from_secs(60).checked_div(rate).unwrap_or_default();
+        Self { cost, burst: cost * rate, spent_until: None }
+    }
+
+    /// Whether it is as it was at the beginning.
+    pub fn is_full(&self, now: Instant) -> bool {
+        self.spent_until.is_none_or(|spent| spent <= now)
+    }
+
     /// Takes one action. A refused one costs nothing.
     ///
     /// # Errors

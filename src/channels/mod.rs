@@ -8,6 +8,7 @@
 mod agenda;
 mod channel;
 mod fan_out;
+mod leaving;
 mod presence;
 mod replica;
 mod shared;
@@ -53,6 +54,7 @@ pub struct Channels {
 #[derive(Debug)]
 struct Rules {
     presence_members: usize,
+    presence_joins: u32,
     cache_ttl: Duration,
     counts: bool,
     count_threshold: usize,
@@ -88,6 +90,8 @@ pub struct Subscribed {
     pub counted: bool,
     /// The cluster must hear of it.
     pub touched: bool,
+    /// The connection had left, which nobody was told.
+    pub rejoined: bool,
 }
 
 /// What the end of a subscription changed on this node.
@@ -145,6 +149,8 @@ pub struct Due {
     pub unconfirmed: u64,
     /// Subscriptions that were refused because it could not.
     pub cut_off: u64,
+    /// Connections whose leave was held back, and what it changed.
+    pub left: Vec<(ChannelName, SocketId, Unsubscribed)>,
 }
 
 impl Channels {
@@ -154,6 +160,7 @@ impl Channels {
         let limits = &config.limits;
         let rules = Rules {
             presence_members: limits.presence_members,
+            presence_joins: limits.presence_joins_per_minute,
             cache_ttl: limits.cache_ttl,
             counts: config.subscription_counts,
             count_threshold: limits.subscription_count_threshold,
@@ -173,7 +180,7 @@ impl Channels {
     /// The caller flushes the newcomer's outbox, not under a lock: a system call would keep others waiting who subscribe.
     ///
     /// # Errors
-    /// [`SubscriptionError::ChannelFull`].
+    /// [`SubscriptionError::ChannelFull`] or [`SubscriptionError::TooManyJoins`].
     pub fn subscribe(
         &self,
         name: &ChannelName,
@@ -183,8 +190,10 @@ impl Channels {
     ) -> Result<Subscribed, SubscriptionError> {
         let (result, chore) = self.with(name, |state| {
             if self.rules.shared {
-                let (subscribed, chore) = state.subscribe_shared(name, subscriber, &self.rules, life, now);
-                return (Ok(subscribed), chore);
+                return match state.subscribe_shared(name, subscriber, &self.rules, life, now) {
+                    Ok((subscribed, chore)) => (Ok(subscribed), chore),
+                    Err(error) => (Err(error), None),
+                };
             }
             let mut result = state.subscribe(name, subscriber, &self.rules, now);
             let Ok(subscribed) = &mut result else { return (result, None) };
@@ -216,6 +225,18 @@ impl Channels {
             self.retire(name);
         }
         Some(left)
+    }
+
+    /// Ends a subscription to a presence channel for its connection, and for everybody else not before this time.
+    pub fn leave_later(&self, name: &ChannelName, socket_id: SocketId, until: Instant) {
+        let Some(channel) = self.get(name) else { return };
+        let chore = channel.lock().leave_later(socket_id, until);
+        self.plan(name, chore);
+    }
+
+    /// Whether a connection has left, which is not told yet.
+    pub fn is_leaving(&self, name: &ChannelName, socket_id: SocketId) -> bool {
+        self.get(name).is_some_and(|channel| channel.lock().is_leaving(socket_id))
     }
 
     /// Queues an event that a backend published, and remembers it if the channel is a cache channel. Where neither is to be
@@ -290,7 +311,7 @@ impl Channels {
     }
 
     /// Does what has become due: counts that were held back, cached events that have expired, subscriptions that the
-    /// cluster did not confirm in time although it `is_reachable` or because it is not.
+    /// cluster did not confirm in time although it `is_reachable` or because it is not, leaves that were held back.
     pub fn tick(&self, now: Instant, is_reachable: impl Fn(&ChannelName) -> bool) -> Due {
         let mut due = Due::default();
         let mut stranded = Vec::new();
@@ -322,6 +343,14 @@ impl Channels {
                     self.plan(&name, again);
                     due.touched.extend(touched.then_some(name));
                     stranded.extend(gone);
+                }
+                Chore::Leave => {
+                    let (left, again) = self.work(&channel, |state| state.tell_leaves(&name, &self.rules, now));
+                    self.plan(&name, again);
+                    if left.iter().any(|(_, left)| left.vacated) {
+                        self.retire(&name);
+                    }
+                    due.left.extend(left.into_iter().map(|(socket_id, left)| (name.clone(), socket_id, left)));
                 }
             }
         }

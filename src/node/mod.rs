@@ -169,6 +169,9 @@ impl Node {
             for channel in &due.touched {
                 self.touch(tenant, Recipient::Channel(channel), Source::Node);
             }
+            for (channel, socket_id, left) in &due.left {
+                self.unsubscribed(tenant, channel, *socket_id, left);
+            }
             self.note_not_subscribed(tenant, due.unconfirmed, due.cut_off);
             for user_id in tenant.users.tick(now) {
                 tenant.user_changed(&user_id);

@@ -67,6 +67,9 @@ impl Node {
         if changed.touched {
             self.touch(tenant, of_channel, Source::Connection(client.socket_id));
         }
+        if changed.rejoined {
+            tenant.metrics.presence_rejoins_hidden.inc();
+        }
         // Now that all it caused is on its way.
         client.outbox.flush();
         Ok(user_id)
@@ -104,15 +107,36 @@ impl Node {
         }
     }
 
+    /// Ends a client's subscription to a presence channel, which the others are told at this time, and not at all if it has
+    /// subscribed again by then.
+    pub fn leave_later(&self, client: &Client, channel: &ChannelName, until: Instant) {
+        client.tenant.channels.leave_later(channel, client.socket_id, until);
+        debug!(app = client.tenant.app.id(), %channel, socket_id = %client.socket_id, "unsubscribed, which is told later");
+    }
+
+    /// Whether a client's leave is still to be told.
+    pub fn is_leaving(&self, client: &Client, channel: &ChannelName) -> bool {
+        client.tenant.channels.is_leaving(channel, client.socket_id)
+    }
+
     /// Counts and logs a refused subscription where that tells of a limit that an operator set. `channel` is the name as
     /// the client wrote it.
     pub fn subscription_refused(&self, client: &Client, channel: &str, error: &SubscriptionError) {
         let (app, socket_id, channel) = (client.tenant.app.id(), client.socket_id, Untrusted(channel));
-        if let SubscriptionError::Pending(limit) = error {
-            self.metrics.cluster().subscriptions_refused(NotSubscribed::Pending, 1);
-            let text = "subscription refused: as many changes of this connection wait for Redis as \
-                        cluster.pending_per_connection allows";
-            warn!(app, %socket_id, %channel, limit, "{text}");
+        match error {
+            SubscriptionError::Pending(limit) => {
+                self.metrics.cluster().subscriptions_refused(NotSubscribed::Pending, 1);
+                let text = "subscription refused: as many changes of this connection wait for Redis as \
+                            cluster.pending_per_connection allows";
+                warn!(app, %socket_id, %channel, limit, "{text}");
+            }
+            SubscriptionError::TooManyJoins(limit) => {
+                client.tenant.metrics.presence_joins_refused.inc();
+                let text = "subscription refused: this connection leaves and joins presence channels more often than \
+                            limits.presence_joins_per_minute allows";
+                warn!(app, %socket_id, %channel, limit, "{text}");
+            }
+            _ => {}
         }
     }
 

@@ -106,6 +106,13 @@ pub enum SubscriptionError {
     /// The connection has all the subscriptions it may have.
     #[error("Connection is over its limit of {0} channels")]
     TooManyChannels(usize),
+    /// The connection has left this presence channel and joined it again too often to do so as another user, or so many
+    /// channels that nobody could remember one more.
+    #[error(
+        "Connection has left and joined presence channels too often (limits.presence_joins_per_minute = {0}), try again \
+         in a minute"
+    )]
+    TooManyJoins(u32),
     /// In a cluster: too much of what the connection has changed waits to be told.
     #[error(
         "Too many subscriptions of this connection wait for the cluster (cluster.pending_per_connection = {0}), try again \
@@ -138,8 +145,8 @@ impl SubscriptionError {
             Self::Auth(_) => ("AuthError", 401),
             Self::ChannelFull { .. } | Self::TooManyChannels(_) => ("LimitReached", 403),
             Self::InvalidName(_) | Self::InvalidMember(_) => ("ValidationError", 400),
-            // It passes by itself.
-            Self::Pending(_) => ("LimitReached", 429),
+            // These pass by themselves.
+            Self::TooManyJoins(_) | Self::Pending(_) => ("LimitReached", 429),
             Self::Unconfirmed(_) | Self::Unavailable => ("Unavailable", 503),
         }
     }
