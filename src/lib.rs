@@ -13,8 +13,9 @@
 //! 1  ground    shutdown · addresses · open_sockets ·       small tools without opinions
 //!              socket · rewound · body_budget ·
 //!              request_body · response · http_client ·
-//!              rate_limit · log_limit · untrusted · memory ·
-//!              subscription_memory · metrics · outbox ·
+//!              rate_limit · presence_joins · log_limit ·
+//!              untrusted · memory · subscription_memory ·
+//!              metrics · outbox ·
 //!              apps · auth
 //! 0  words     protocol · config                             plain data: no sockets, no tasks, no clock
 //! ```
@@ -60,6 +61,7 @@ pub mod metrics;
 pub mod node;
 pub mod open_sockets;
 pub mod outbox;
+pub mod presence_joins;
 pub mod protocol;
 pub mod rate_limit;
 pub mod request_body;

@@ -31,6 +31,8 @@ pub struct Metrics {
     subscriptions_refused: Family<ReasonLabel, Counter>,
     cached_events_evicted: Family<AppLabel, Counter>,
     listings_refused: Family<AppLabel, Counter>,
+    presence_rejoins_hidden: Family<AppLabel, Counter>,
+    presence_joins_refused: Family<AppLabel, Counter>,
     webhook_events: Family<AppLabel, Counter>,
     webhooks_delivered: Family<AppLabel, Counter>,
     webhooks_failed: Family<AppLabel, Counter>,
@@ -55,7 +57,20 @@ pub struct ClusterMetrics {
     links_lost: Counter,
     nodes_removed: Counter,
     events_expired: Counter,
+    client_events_refused: Counter,
+    subscriptions_refused: Family<NotSubscribedLabel, Counter>,
     edges_lost: Counter,
+}
+
+/// Why the cluster could not take a subscription.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum NotSubscribed {
+    /// Its connection has `cluster.pending_per_connection` changes that wait already.
+    Pending,
+    /// Redis was too slow for `cluster.timeout`.
+    Slow,
+    /// The node is not connected to Redis.
+    CutOff,
 }
 
 /// The counters of one app, looked up once.
@@ -87,6 +102,10 @@ pub struct AppMetrics {
     pub listings_refused: Counter,
     /// Events for webhook endpoints, once per endpoint.
     pub webhook_events: Counter,
+    /// Presence channels left and joined again above the limit, which nobody was told.
+    pub presence_rejoins_hidden: Counter,
+    /// Presence channels that could not be joined because of that limit.
+    pub presence_joins_refused: Counter,
     /// Webhook requests that were answered with 2xx.
     pub webhooks_delivered: Counter,
     /// Webhook requests that failed; most are tried again.
@@ -131,6 +150,11 @@ struct ReasonLabel {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct NotSubscribedLabel {
+    reason: NotSubscribed,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OutcomeLabel {
     app: String,
     outcome: AuthOutcome,
@@ -153,6 +177,17 @@ impl EncodeLabelValue for AuthOutcome {
             Self::Allowed => "allowed",
             Self::Denied => "denied",
             Self::Failed => "failed",
+        };
+        name.encode(encoder)
+    }
+}
+
+impl EncodeLabelValue for NotSubscribed {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let name = match self {
+            Self::Pending => "pending",
+            Self::Slow => "slow",
+            Self::CutOff => "cut_off",
         };
         name.encode(encoder)
     }
@@ -206,6 +241,14 @@ impl Metrics {
                 "channel_listings_refused",
                 "Channel listings of the HTTP API refused because too many were being answered"
             ),
+            presence_rejoins_hidden: counter!(
+                "presence_rejoins_hidden",
+                "Presence channels left and joined again above limits.presence_joins_per_minute, which nobody was told"
+            ),
+            presence_joins_refused: counter!(
+                "presence_joins_refused",
+                "Presence channels that were not joined because of limits.presence_joins_per_minute"
+            ),
             webhook_events: counter!("webhook_events", "Events for webhook endpoints, counted once per endpoint"),
             webhooks_delivered: counter!("webhooks_delivered", "Webhook requests answered with 2xx"),
             webhooks_failed: counter!(
@@ -250,6 +293,8 @@ impl Metrics {
             dropped: of(&self.dropped),
             cached_events_evicted: of(&self.cached_events_evicted),
             listings_refused: of(&self.listings_refused),
+            presence_rejoins_hidden: of(&self.presence_rejoins_hidden),
+            presence_joins_refused: of(&self.presence_joins_refused),
             webhook_events: of(&self.webhook_events),
             webhooks_delivered: of(&self.webhooks_delivered),
             webhooks_failed: of(&self.webhooks_failed),
@@ -346,6 +391,11 @@ impl ClusterMetrics {
                 &metrics.events_expired,
             ),
             (
+                "cluster_client_events_refused",
+                "Client events refused because Redis was slower than their connection sent them",
+                &metrics.client_events_refused,
+            ),
+            (
                 "cluster_webhook_events_lost",
                 "Webhook events lost because too many waited at Redis",
                 &metrics.edges_lost,
@@ -354,7 +404,23 @@ impl ClusterMetrics {
         for (name, help, counter) in counters {
             registry.register(name, help, counter.clone());
         }
+        let help = "Subscriptions refused because Redis did not take them: as its connection had too many pending, as it \
+                    was slow, or as the node was cut off";
+        registry.register("cluster_subscriptions_refused", help, metrics.subscriptions_refused.clone());
+        for reason in [NotSubscribed::Pending, NotSubscribed::Slow, NotSubscribed::CutOff] {
+            metrics.subscriptions_refused(reason, 0);
+        }
         metrics
+    }
+
+    /// Counts subscriptions that were refused.
+    pub fn subscriptions_refused(&self, reason: NotSubscribed, subscriptions: u64) {
+        self.subscriptions_refused.get_or_create(&NotSubscribedLabel { reason }).inc_by(subscriptions);
+    }
+
+    /// Counts a client event that was refused.
+    pub fn client_event_refused(&self) {
+        self.client_events_refused.inc();
     }
 
     /// Counts a topic whose events may be incomplete here.

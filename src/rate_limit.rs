@@ -25,6 +25,17 @@ impl RateLimit {
         Self { cost, burst: cost * burst, spent_until: None }
     }
 
+    /// A full bucket that allows `rate` actions a minute, and as many at once; 0 allows everything.
+    pub fn per_minute(rate: u32) -> Self {
+        let cost = Duration::from_secs(60).checked_div(rate).unwrap_or_default();
+        Self { cost, burst: cost * rate, spent_until: None }
+    }
+
+    /// Whether nothing is left to refill, so that a new bucket would be the same.
+    pub fn is_full(&self, now: Instant) -> bool {
+        self.spent_until.is_none_or(|spent| spent <= now)
+    }
+
     /// Takes one action. A refused one costs nothing.
     ///
     /// # Errors
@@ -50,11 +61,6 @@ impl RateLimit {
         let spent_until = self.spent_until.map_or(now, |spent| spent.max(now)) + self.cost;
         self.spent_until = Some(spent_until);
         spent_until.checked_sub(self.burst).filter(|paid| *paid > now)
-    }
-
-    /// Whether nothing is left to refill, so that a new bucket would be the same.
-    pub fn is_full(&self, now: Instant) -> bool {
-        self.spent_until.is_none_or(|spent| spent <= now)
     }
 }
 

@@ -13,6 +13,7 @@ use crate::apps::Seat;
 use crate::config::{Limits, origin_allowed};
 use crate::node::{Admission, Client, ClientEvent, Handshake, Node, Refusal, SubscribeRequest, Subscription};
 use crate::outbox::Outbox;
+use crate::presence_joins::PresenceJoins;
 use crate::protocol::{
     ChannelName, ClientError, ClientMessage, CloseReason, EventData, SERVER_TO_USER, ServerEvent, SignIn, SocketId,
     SubscriptionError,
@@ -31,6 +32,8 @@ pub struct Session {
     client_events: RateLimit,
     /// Of all that the client says.
     messages: RateLimit,
+    /// Presence channels that were left not long ago.
+    presence_joins: Option<Box<PresenceJoins>>,
     last_activity: Instant,
     /// The client was silent for the activity timeout, and has been asked for a sign of life.
     probed: bool,
@@ -79,6 +82,7 @@ impl Session {
             user: None,
             client_events: RateLimit::per_second(limits.client_events_per_second),
             messages: message_rate(limits),
+            presence_joins: None,
             last_activity: now,
             probed: false,
             authorize_by: config.authorized_connections.then(|| now + limits.authorization_timeout),
@@ -202,6 +206,10 @@ impl Session {
         for (channel, _) in self.subscriptions.drain() {
             self.node.unsubscribe(&self.client, &channel);
         }
+        // At its end it leaves at once, also what it was to leave later.
+        for channel in self.presence_joins.take().iter().flat_map(|joins| joins.leaving()) {
+            self.node.unsubscribe(&self.client, channel);
+        }
         let user = self.user.take();
         if let Some(user) = &user {
             self.node.sign_out(&self.client, user);
@@ -236,6 +244,7 @@ impl Session {
             Err(error) => {
                 self.note_refusal(&ClientError::Subscription(error.to_string()));
                 self.client.tenant.metrics.subscriptions_refused(error.reason(), 1);
+                self.node.subscription_refused(&self.client, channel, &error);
                 for frame in error.frames(channel, self.client.tenant.app.config().subscription_error_events) {
                     self.client.outbox.push(frame);
                 }
@@ -270,11 +279,22 @@ impl Session {
         if limit > 0 && subscribed >= limit {
             return Ok(Err(SubscriptionError::TooManyChannels(limit)));
         }
+        let (node, client) = (&self.node, &self.client);
+        let is_leaving = |left: &ChannelName| node.is_leaving(client, left);
+        if name.is_presence()
+            && let Some(joins) = &mut self.presence_joins
+            && !joins.may_join(&name, limit, Instant::now(), is_leaving)
+        {
+            return Ok(Err(SubscriptionError::TooManyJoins(limits.presence_joins_per_minute)));
+        }
         let request = SubscribeRequest { channel: &name, auth, channel_data, user: self.user.as_deref() };
         match self.node.subscribe(&self.client, &request) {
             Ok(subscription) => self.subscriptions.insert(name.clone(), subscription),
             Err(error) => return Ok(Err(error)),
         };
+        if let Some(joins) = &mut self.presence_joins {
+            joins.joined(&name, Instant::now());
+        }
         if name.needs_auth() {
             self.authorized();
         }
@@ -298,6 +318,14 @@ impl Session {
         let Some((name, _subscription)) = self.subscriptions.remove_entry(channel.as_str()) else {
             return Err(ClientError::NotSubscribed(channel));
         };
+        let rate = self.client.tenant.app.config().limits.presence_joins_per_minute;
+        if name.is_presence() && rate > 0 {
+            let joins = self.presence_joins.get_or_insert_with(|| Box::new(PresenceJoins::new(rate)));
+            if let Some(until) = joins.leave(&name, Instant::now()) {
+                self.node.leave_later(&self.client, &name, until);
+                return Ok(());
+            }
+        }
         self.node.unsubscribe(&self.client, &name);
         Ok(())
     }

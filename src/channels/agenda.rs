@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use crate::protocol::ChannelName;
 
-/// Chores in the order they become due. A channel has at most one of each kind in here, so the agenda is as bounded as
-/// the channels are.
+/// Chores in the order they become due. A channel plans one of each kind, and one more only if it has to be earlier or the
+/// channel was empty in between; those that are outlived do nothing. So the agenda is about as bounded as the channels.
 #[derive(Debug, Default)]
 pub(super) struct Agenda(BinaryHeap<Entry>);
 
@@ -18,6 +18,8 @@ pub(super) enum Chore {
     Count,
     /// Send away who has waited too long for the cluster.
     GiveUp,
+    /// Tell that a connection has left, which was held back.
+    Leave,
 }
 
 #[derive(Debug)]

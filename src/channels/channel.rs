@@ -12,6 +12,7 @@ use crate::protocol::{ChannelName, EventData, Frame, ServerEvent, SocketId, Subs
 use super::agenda::Chore;
 use super::cache::{Age, Place};
 use super::fan_out::{CHUNK, Queue, Round, Subscribers, Subscription, TURN};
+use super::leaving::Leaving;
 use super::presence::Presence;
 use super::replica::{Position, Replica};
 use super::{Occupancy, Rules, Subscribed, Subscriber, Unsubscribed};
@@ -37,6 +38,10 @@ pub(super) struct State {
     pub(super) replica: Option<Box<Replica>>,
     /// In a cluster: who will be subscribed once the cluster knows.
     pub(super) waiting: Vec<Waiting>,
+    /// When a chore looks whether somebody has waited too long.
+    pub(super) giving_up: Option<Instant>,
+    /// Connections that have left a presence channel, which is told later.
+    pub(super) leaving: Option<Box<Leaving>>,
     retired: bool,
 }
 
@@ -153,8 +158,9 @@ impl State {
         rules: &Rules,
         now: Instant,
     ) -> Result<Subscribed, SubscriptionError> {
+        let rejoined = self.take_back_leave(&subscriber, rules)?;
         let mut member_added = false;
-        if let Some(member) = &subscriber.member {
+        if let Some(member) = subscriber.member.as_ref().filter(|_| !rejoined) {
             let presence = self.presence.get_or_insert_default();
             if !presence.contains(&member.user_id) && presence.len() >= rules.presence_members {
                 return Err(SubscriptionError::ChannelFull { channel: name.clone(), limit: rules.presence_members });
@@ -167,10 +173,10 @@ impl State {
         if let Some(member) = member.as_ref().filter(|_| member_added) {
             self.deliver(ServerEvent::MemberAdded { channel: name.as_str(), member }.encode(), None);
         }
-        let occupied = self.subscribers.is_empty();
+        let occupied = !rejoined && self.subscribers.is_empty() && self.leaving() == 0;
         let user_id = member.map(|member| member.user_id);
         self.add(socket_id, outbox, user_id);
-        Ok(Subscribed { occupied, member_added, cache_miss, counted: false, touched: false })
+        Ok(Subscribed { occupied, member_added, cache_miss, counted: false, touched: false, rejoined })
     }
 
     /// Tells a newcomer that the subscription is in place, who is here, and what the cached event is, as soon as the outbox
@@ -192,8 +198,11 @@ impl State {
 
     /// See [`super::Channels::unsubscribe`].
     pub(super) fn unsubscribe(&mut self, name: &ChannelName, socket_id: SocketId) -> Option<Unsubscribed> {
-        let subscription = self.subscribers.swap_remove(&socket_id)?;
-        let member_removed = subscription.user_id.filter(|user_id| {
+        let user_id = match self.subscribers.swap_remove(&socket_id) {
+            Some(subscription) => subscription.user_id,
+            None => Some(self.end_leave(socket_id)?),
+        };
+        let member_removed = user_id.filter(|user_id| {
             // Only a presence channel has subscriptions with a user.
             self.presence.as_mut().is_some_and(|presence| {
                 let last = presence.leave(user_id);
@@ -204,7 +213,8 @@ impl State {
         if let Some(user_id) = &member_removed {
             self.deliver(ServerEvent::MemberRemoved { channel: name.as_str(), user_id }.encode(), None);
         }
-        Some(Unsubscribed { vacated: self.subscribers.is_empty(), member_removed, counted: false, touched: false })
+        let vacated = self.subscribers.is_empty() && self.leaving() == 0;
+        Some(Unsubscribed { vacated, member_removed, counted: false, touched: false })
     }
 
     /// Adds a subscriber, who gets everything that comes from here on.
@@ -286,7 +296,7 @@ impl State {
     /// How many are here.
     pub(super) fn occupancy(&self) -> Occupancy {
         let users = self.presence.as_ref().map_or(0, |presence| presence.len());
-        Occupancy { subscriptions: self.subscribers.len(), users }
+        Occupancy { subscriptions: self.subscribers.len() + self.leaving(), users }
     }
 
     /// Whether a user is here.
@@ -304,7 +314,8 @@ impl State {
         let shared = self.replica.as_ref().is_some_and(|replica| !replica.is_over());
         // In a cluster the cached event is kept elsewhere, and for longer.
         let needed = self.cached.is_some() && self.replica.is_none();
-        self.retired = self.subscribers.is_empty() && self.waiting.is_empty() && !needed && !shared;
+        let is_empty = self.subscribers.is_empty() && self.waiting.is_empty() && self.leaving() == 0;
+        self.retired = is_empty && !needed && !shared;
         self.retired
     }
 

@@ -9,6 +9,7 @@ mod agenda;
 mod cache;
 mod channel;
 mod fan_out;
+mod leaving;
 mod presence;
 mod registry;
 mod replica;
@@ -17,6 +18,7 @@ mod tally;
 mod users;
 mod walk;
 
+use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -51,8 +53,9 @@ pub struct Channels {
     tally: Tally,
     agenda: Mutex<Agenda>,
     rules: Rules,
-    /// Clients whose subscription had to be refused because the cluster was out of reach.
-    stranded: Mutex<Vec<Weak<Outbox>>>,
+    /// Clients whose subscription had to be refused because the cluster was out of reach, by the address of their outbox:
+    /// each once, however often it tries.
+    stranded: Mutex<HashMap<usize, Weak<Outbox>>>,
     /// Frames that went to subscribers.
     delivered: Counter,
     /// Cached events that had to go before their time.
@@ -69,6 +72,7 @@ pub struct Channels {
 #[derive(Debug)]
 struct Rules {
     presence_members: usize,
+    presence_joins: u32,
     cache_ttl: Duration,
     counts: bool,
     count_threshold: usize,
@@ -106,6 +110,8 @@ pub struct Subscribed {
     pub counted: bool,
     /// The cluster must hear of it.
     pub touched: bool,
+    /// The connection had left, which nobody was told.
+    pub rejoined: bool,
 }
 
 /// What the end of a subscription changed on this node.
@@ -159,8 +165,12 @@ pub struct Due {
     pub counted: Vec<ChannelName>,
     /// Channels of which the cluster must hear.
     pub touched: Vec<ChannelName>,
-    /// Subscriptions that were refused.
-    pub refused: u64,
+    /// Subscriptions that were refused although the cluster could be reached.
+    pub unconfirmed: u64,
+    /// Subscriptions that were refused because it could not.
+    pub cut_off: u64,
+    /// Connections whose leave was held back, and what it changed.
+    pub left: Vec<(ChannelName, SocketId, Unsubscribed)>,
 }
 
 impl Channels {
@@ -170,6 +180,7 @@ impl Channels {
         let limits = &config.limits;
         let rules = Rules {
             presence_members: limits.presence_members,
+            presence_joins: limits.presence_joins_per_minute,
             cache_ttl: limits.cache_ttl,
             counts: config.subscription_counts,
             count_threshold: limits.subscription_count_threshold,
@@ -201,7 +212,7 @@ impl Channels {
     /// The caller flushes the newcomer's outbox, not under a lock: a system call would keep others waiting who subscribe.
     ///
     /// # Errors
-    /// [`SubscriptionError::ChannelFull`].
+    /// [`SubscriptionError::ChannelFull`] or [`SubscriptionError::TooManyJoins`].
     pub fn subscribe(
         &self,
         name: &ChannelName,
@@ -211,8 +222,10 @@ impl Channels {
     ) -> Result<Subscribed, SubscriptionError> {
         let (result, chore) = self.with(name, |state| {
             if self.rules.shared {
-                let (subscribed, chore) = state.subscribe_shared(name, subscriber, &self.rules, life, now);
-                return (Ok(subscribed), chore);
+                return match state.subscribe_shared(name, subscriber, &self.rules, life, now) {
+                    Ok((subscribed, chore)) => (Ok(subscribed), chore),
+                    Err(error) => (Err(error), None),
+                };
             }
             let mut result = state.subscribe(name, subscriber, &self.rules, now);
             let Ok(subscribed) = &mut result else { return (result, None) };
@@ -244,6 +257,18 @@ impl Channels {
             self.retire(name);
         }
         Some(left)
+    }
+
+    /// Ends a subscription to a presence channel for its connection, and for everybody else not before this time.
+    pub fn leave_later(&self, name: &ChannelName, socket_id: SocketId, until: Instant) {
+        let Some(channel) = self.get(name) else { return };
+        let chore = self.work(&channel, |state| state.leave_later(socket_id, until));
+        self.plan(name, chore);
+    }
+
+    /// Whether a connection has left, which is not told yet.
+    pub fn is_leaving(&self, name: &ChannelName, socket_id: SocketId) -> bool {
+        self.get(name).is_some_and(|channel| channel.lock().is_leaving(socket_id))
     }
 
     /// Queues an event that a backend published, and remembers it if the channel is a cache channel. Where neither is to be
@@ -318,8 +343,8 @@ impl Channels {
     }
 
     /// Does what has become due: counts that were held back, cached events that have expired, subscriptions that the
-    /// cluster did not confirm in time.
-    pub fn tick(&self, now: Instant) -> Due {
+    /// cluster did not confirm in time although it `is_reachable` or because it is not, leaves that were held back.
+    pub fn tick(&self, now: Instant, is_reachable: impl Fn(&ChannelName) -> bool) -> Due {
         let mut due = Due::default();
         // The rest with the next tick: nobody is shown it any more.
         for _ in 0..EXPIRED_AT_ONCE {
@@ -327,10 +352,11 @@ impl Channels {
                 break;
             }
         }
+        let mut stranded = Vec::new();
         loop {
             // A statement of its own: the agenda must not stay locked while its chores are done.
             let next = self.agenda.lock().pop_due(now);
-            let Some((name, chore)) = next else { return due };
+            let Some((name, chore)) = next else { break };
             let Some(channel) = self.get(&name) else { continue };
             match chore {
                 Chore::Count => {
@@ -341,16 +367,39 @@ impl Channels {
                     }
                 }
                 Chore::GiveUp => {
-                    let (gone, again) = self.work(&channel, |state| state.give_up(&name, &self.rules, now));
+                    let (error, refused) = match is_reachable(&name) {
+                        true => (SubscriptionError::Unconfirmed(self.rules.patience), &mut due.unconfirmed),
+                        false => (SubscriptionError::Unavailable, &mut due.cut_off),
+                    };
+                    let (gone, touched, again) =
+                        self.work(&channel, |state| state.give_up(&name, &self.rules, &error, now));
+                    *refused += gone.len() as u64;
                     self.plan(&name, again);
-                    due.touched.extend((!gone.is_empty()).then_some(name));
-                    due.refused += gone.len() as u64;
-                    let mut stranded = self.stranded.lock();
-                    stranded.retain(|outbox| outbox.strong_count() > 0);
-                    stranded.extend(gone.iter().map(Arc::downgrade));
+                    due.touched.extend(touched.then_some(name));
+                    stranded.extend(gone);
+                }
+                Chore::Leave => {
+                    let (left, again) = self.work(&channel, |state| state.tell_leaves(&name, &self.rules, now));
+                    self.plan(&name, again);
+                    if left.iter().any(|(_, left)| left.vacated) {
+                        self.retire(&name);
+                    }
+                    due.left.extend(left.into_iter().map(|(socket_id, left)| (name.clone(), socket_id, left)));
                 }
             }
         }
+        self.strand(&stranded);
+        due
+    }
+
+    /// Remembers clients whose subscriptions were refused.
+    fn strand(&self, outboxes: &[Arc<Outbox>]) {
+        if outboxes.is_empty() {
+            return;
+        }
+        let mut stranded = self.stranded.lock();
+        stranded.retain(|_, outbox| outbox.strong_count() > 0);
+        stranded.extend(outboxes.iter().map(|outbox| (Arc::as_ptr(outbox).addr(), Arc::downgrade(outbox))));
     }
 
     /// In a cluster: the channels that this node has a share in.
@@ -401,7 +450,7 @@ impl Channels {
     /// In a cluster: asks all those to connect anew whose subscription was refused while it was out of reach.
     pub fn rescue(&self) -> usize {
         let stranded = std::mem::take(&mut *self.stranded.lock());
-        let stranded = stranded.iter().filter_map(Weak::upgrade);
+        let stranded = stranded.values().filter_map(Weak::upgrade);
         stranded.map(|outbox| outbox.close(CloseReason::Resubscribe)).count()
     }
 
@@ -561,12 +610,12 @@ mod tests {
         // Below the threshold again: told at once, and nothing is left to tell.
         let later = start + INTERVAL / 2;
         assert!(channels.unsubscribe(&name, third, later).unwrap().counted);
-        assert!(channels.tick(start + INTERVAL).counted.is_empty());
+        assert!(channels.tick(start + INTERVAL, |_| true).counted.is_empty());
         // What is held back from here on waits for its own time.
         assert!(!come(start + INTERVAL).1);
-        assert!(channels.tick(later + INTERVAL - Duration::from_millis(1)).counted.is_empty());
-        assert_eq!(channels.tick(later + INTERVAL).counted, [name]);
-        assert!(channels.tick(later + 9 * INTERVAL).counted.is_empty());
+        assert!(channels.tick(later + INTERVAL - Duration::from_millis(1), |_| true).counted.is_empty());
+        assert_eq!(channels.tick(later + INTERVAL, |_| true).counted, [name]);
+        assert!(channels.tick(later + 9 * INTERVAL, |_| true).counted.is_empty());
     }
 
     /// What a walk finds, and what all cached events take.
@@ -632,7 +681,7 @@ mod tests {
             channels.unsubscribe(name, socket_id, start);
         }
         assert_eq!(walk(&channels), ((0, 0), cached));
-        channels.tick(start + config.limits.cache_ttl + Duration::from_secs(60));
+        channels.tick(start + config.limits.cache_ttl + Duration::from_secs(60), |_| true);
         assert_eq!((channels.counts(), channels.cached_bytes(), channels.registry.names().len()), ((0, 0), 0, 0));
     }
 }

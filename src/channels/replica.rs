@@ -165,6 +165,11 @@ impl Replica {
         !std::mem::replace(&mut self.dirty, true) && !self.busy
     }
 
+    /// Whether something is left to tell, now or after the contribution that is under way.
+    pub(super) fn is_dirty(&self) -> bool {
+        self.dirty
+    }
+
     /// A cache channel had nothing to show.
     pub(super) fn miss(&mut self) {
         self.cache_miss = true;
@@ -176,7 +181,8 @@ impl Replica {
         self.connections == 0 && !self.busy && !self.dirty
     }
 
-    /// Begins a contribution, if none is under way. True in the second place if it is the first of a life.
+    /// Begins a contribution, if there is something to tell and none is under way. True in the second place if it is the
+    /// first of a life.
     pub(super) fn begin(&mut self, life: Life, connections: usize) -> Option<(Contribution, bool)> {
         let begins = self.life != life.number;
         if begins {
@@ -185,7 +191,8 @@ impl Replica {
             self.busy = false;
             self.held.clear();
         }
-        if self.busy {
+        // Another source may have told it by now.
+        if self.busy || !(begins || self.dirty) {
             return None;
         }
         self.busy = true;

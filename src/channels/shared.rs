@@ -25,40 +25,64 @@ impl State {
         rules: &Rules,
         life: Life,
         now: Instant,
-    ) -> (Subscribed, Option<(Instant, Chore)>) {
+    ) -> Result<(Subscribed, Option<(Instant, Chore)>), SubscriptionError> {
+        let rejoined = self.take_back_leave(&subscriber, rules)?;
         let Subscriber { socket_id, outbox, member } = subscriber;
         let user_id = member.as_ref().map(|member| member.user_id.clone());
-        if let Some(member) = &member {
+        if let Some(member) = member.as_ref().filter(|_| !rejoined) {
             let presence = self.presence.get_or_insert_default();
             if presence.join(member) {
                 presence.changed(&member.user_id);
             }
         }
-        let touched = self.replica.get_or_insert_default().touch();
-        let changed = Subscribed { occupied: false, member_added: false, cache_miss: false, counted: false, touched };
+        let mut is_told = rejoined && !name.is_cache();
+        if let (true, Some(user_id), Some(presence)) = (rejoined, &user_id, &mut self.presence)
+            && presence.counted(user_id).is_none()
+        {
+            // It left before the cluster had answered, perhaps that there is no room.
+            presence.changed(user_id);
+            is_told = false;
+        }
+        let replica = self.replica.get_or_insert_default();
+        if !is_told || !replica.is_live(life) {
+            replica.touch();
+        }
         let waiting = Waiting { socket_id, outbox, user_id, until: now + rules.patience, asked: Asked::No };
         // Without the cluster nobody can publish, so that nothing is missed by not listening to it yet.
         let careless = life.number == 0 && !name.is_presence() && !name.is_cache();
+        let mut chore = None;
         if careless || self.may_enter(name, &waiting, life) {
             self.enter(name, waiting, now);
-            return (changed, None);
+        } else {
+            if self.giving_up.is_none() {
+                self.giving_up = Some(waiting.until);
+                chore = Some((waiting.until, Chore::GiveUp));
+            }
+            self.waiting.push(waiting);
         }
-        let chore = self.waiting.is_empty().then_some((waiting.until, Chore::GiveUp));
-        self.waiting.push(waiting);
-        (changed, chore)
+        // Also if it waits already for somebody else, who may have a long queue.
+        let touched = self.replica.as_ref().is_some_and(|replica| replica.is_dirty());
+        let (occupied, member_added, cache_miss, counted) = (false, false, false, false);
+        Ok((Subscribed { occupied, member_added, cache_miss, counted, touched, rejoined }, chore))
     }
 
     /// Ends a subscription; the cluster decides what comes of it.
     pub(super) fn unsubscribe_shared(&mut self, socket_id: SocketId) -> Option<Unsubscribed> {
         let user_id = match self.subscribers.swap_remove(&socket_id) {
             Some(subscription) => subscription.user_id,
-            None => {
-                let at = self.waiting.iter().position(|waiting| waiting.socket_id == socket_id)?;
-                self.waiting.remove(at).user_id
-            }
+            None => match self.stop_waiting(socket_id) {
+                Some(waiting) => waiting.user_id,
+                None => Some(self.end_leave(socket_id)?),
+            },
         };
         let touched = self.left(user_id.as_ref());
         Some(Unsubscribed { vacated: false, member_removed: None, counted: false, touched })
+    }
+
+    /// Forgets that a connection is to be subscribed.
+    pub(super) fn stop_waiting(&mut self, socket_id: SocketId) -> Option<Waiting> {
+        let at = self.waiting.iter().position(|waiting| waiting.socket_id == socket_id)?;
+        Some(self.waiting.remove(at))
     }
 
     /// Whether a connection will be subscribed.
@@ -68,7 +92,7 @@ impl State {
 
     /// What to tell the cluster now, unless it is being told something already.
     pub(super) fn contribute(&mut self, life: Life) -> Option<Contribution> {
-        let connections = self.subscribers.len() + self.waiting.len();
+        let connections = self.subscribers.len() + self.waiting.len() + self.leaving();
         let (mut contribution, begins) = self.replica.as_mut()?.begin(life, connections)?;
         for waiting in &mut self.waiting {
             waiting.asked = Asked::Now;
@@ -132,16 +156,22 @@ impl State {
         self.look_on(outcome)
     }
 
-    /// Sends away who has waited too long. Returns them, and when to look again.
+    /// Refuses those who have waited too long, with this error. Returns them, whether the cluster must hear of it, and
+    /// when to look again.
     pub(super) fn give_up(
         &mut self,
         name: &ChannelName,
         rules: &Rules,
+        error: &SubscriptionError,
         now: Instant,
-    ) -> (Vec<Arc<Outbox>>, Option<(Instant, Chore)>) {
-        let error = SubscriptionError::Unavailable;
-        let gone = self.refuse(name, rules, &error, |waiting| waiting.until <= now);
-        (gone, self.waiting.first().map(|waiting| (waiting.until, Chore::GiveUp)))
+    ) -> (Vec<Arc<Outbox>>, bool, Option<(Instant, Chore)>) {
+        // Or it is a chore of a time before.
+        if self.giving_up.is_none_or(|at| at > now) {
+            return (Vec::new(), false, None);
+        }
+        let (gone, touched) = self.refuse(name, rules, error, |waiting| waiting.until <= now);
+        self.giving_up = self.waiting.first().map(|waiting| waiting.until);
+        (gone, touched, self.giving_up.map(|at| (at, Chore::GiveUp)))
     }
 
     /// Asks all subscribers to connect anew.
@@ -190,23 +220,25 @@ impl State {
         }
     }
 
+    /// Returns those who are refused, and whether the cluster must hear of it.
     fn refuse(
         &mut self,
         name: &ChannelName,
         rules: &Rules,
         error: &SubscriptionError,
         is_refused: impl Fn(&Waiting) -> bool,
-    ) -> Vec<Arc<Outbox>> {
+    ) -> (Vec<Arc<Outbox>>, bool) {
         let (refused, waiting) = mem::take(&mut self.waiting).into_iter().partition(is_refused);
         self.waiting = waiting;
         let refused: Vec<Waiting> = refused;
+        let mut touched = false;
         for waiting in &refused {
             for frame in error.frames(name.as_str(), rules.error_events) {
                 waiting.outbox.push(frame);
             }
-            self.left(waiting.user_id.as_ref());
+            touched |= self.left(waiting.user_id.as_ref());
         }
-        refused.into_iter().map(|waiting| waiting.outbox).collect()
+        (refused.into_iter().map(|waiting| waiting.outbox).collect(), touched)
     }
 
     /// True if the cluster must hear of it.
@@ -275,7 +307,8 @@ impl State {
     fn look_on(&self, mut outcome: Outcome) -> Outcome {
         let Some(replica) = &self.replica else { return outcome };
         outcome.again = replica.wants_turn();
-        outcome.over = self.subscribers.is_empty() && self.waiting.is_empty() && replica.is_over();
+        let is_empty = self.subscribers.is_empty() && self.waiting.is_empty() && self.leaving() == 0;
+        outcome.over = is_empty && replica.is_over();
         outcome
     }
 }

@@ -14,6 +14,7 @@ pub(super) struct Tally {
 /// What one channel contributes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Census {
+    /// Those that have ended and are not told to be over among them.
     subscriptions: usize,
     /// Subscriptions that wait for the cluster.
     waiting: usize,
@@ -21,7 +22,7 @@ pub(super) struct Census {
 
 impl Census {
     pub(super) fn of(state: &State) -> Self {
-        Self { subscriptions: state.subscribers.len(), waiting: state.waiting.len() }
+        Self { subscriptions: state.subscribers.len() + state.leaving(), waiting: state.waiting.len() }
     }
 
     /// Whether anybody wants the channel.

@@ -50,6 +50,8 @@ pub(super) struct Hub {
     pub(super) replay: Duration,
     pub(super) replay_events: usize,
     pub(super) restart_grace: Duration,
+    /// Topics that may wait for one connection before its further subscriptions are refused.
+    pub(super) pending_per_connection: usize,
     on_gap: OnGap,
     pub(super) servers: Servers,
     shares: Vec<Share>,
@@ -86,6 +88,7 @@ impl Hub {
             replay: cluster.replay,
             replay_events: cluster.replay_events,
             restart_grace: config.webhooks.restart_grace,
+            pending_per_connection: cluster.pending_per_connection,
             on_gap: cluster.on_gap,
             servers: Servers::new(cluster, patience(cluster.lease))?,
             shares,

@@ -2,11 +2,13 @@
 //! loop that ends only with the life.
 
 use std::convert::Infallible;
+use std::iter;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use redis::{Cmd, Value, cmd, pipe};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::yield_now;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
@@ -15,12 +17,16 @@ use crate::channels::Contribution;
 
 use super::answer::{self, Reader, nonsense};
 use super::link::{End, Job, Line, Link};
+use super::pending::Source;
 use super::scripts::Script;
 use super::servers::{Reason, query};
 use super::topic::Topic;
 
 /// Topics that are told in one go.
 const BATCH: usize = 128;
+
+/// Topics that are looked at for one batch: nothing is left to tell about most of those that several sources have queued.
+const LOOKS: usize = 32 * BATCH;
 
 /// Events that are published in one go, at most.
 const EVENTS: usize = 256;
@@ -100,10 +106,12 @@ impl Link {
     pub(super) async fn contribute(&self, line: Line, past: &mut Vec<String>, leaving: &CancellationToken) -> End {
         let result = async {
             let began = Instant::now();
-            self.queue.lock().clear();
+            // What changes from here on is queued, and what has changed before is among these.
+            self.pending.lock().reset(true);
             let topics = self.hub.topics(self.partition);
             let mut over = Vec::new();
             for batch in topics.chunks(BATCH) {
+                let batch = batch.iter().map(|topic| (Source::Node, topic.clone()));
                 self.contribute_batch(&line, batch, &mut over).await?;
             }
             while past.len() > 1 {
@@ -116,9 +124,9 @@ impl Link {
             let (server, topics) = (&line.server, topics.len());
             info!(server, partition = self.partition, topics, took = ?began.elapsed(), "connected to the cluster");
             loop {
-                let batch = self.take_batch();
-                if !batch.is_empty() || !over.is_empty() {
-                    self.contribute_batch(&line, &batch, &mut over).await?;
+                if self.pending.lock().len() > 0 || !over.is_empty() {
+                    let batch = iter::from_fn(|| self.pending.lock().pop()).take(LOOKS);
+                    self.contribute_batch(&line, batch, &mut over).await?;
                 } else if leaving.is_cancelled() {
                     // Or the next one on duty would tell it again.
                     let _told = self.telling.lock().await;
@@ -137,29 +145,33 @@ impl Link {
         }
     }
 
-    fn take_batch(&self) -> Vec<Topic> {
-        let mut queue = self.queue.lock();
-        let length = queue.len().min(BATCH);
-        queue.drain(..length).collect()
-    }
-
-    /// One round trip. `over` are the channels that nobody here listens to any more.
-    async fn contribute_batch(&self, line: &Line, batch: &[Topic], over: &mut Vec<String>) -> Result<(), Reason> {
+    /// One round trip about the first topics that have something to tell. `over` are the channels that nobody here listens
+    /// to any more.
+    async fn contribute_batch(
+        &self,
+        line: &Line,
+        mut topics: impl Iterator<Item = (Source, Topic)>,
+        over: &mut Vec<String>,
+    ) -> Result<(), Reason> {
         let mut pipeline = pipe();
         for key in over.drain(..) {
             pipeline.cmd("SUNSUBSCRIBE").arg(format!("{}p:{key}", self.prefix));
         }
-        let mut told: Vec<(&Topic, String, Contribution)> = Vec::with_capacity(batch.len());
-        for topic in batch {
-            let Some(contribution) = self.hub.contribute(topic, line.life) else { continue };
-            let key = self.hub.key(topic);
+        let mut told: Vec<(Source, Topic, String, Contribution)> = Vec::with_capacity(BATCH);
+        while told.len() < BATCH
+            && let Some((source, topic)) = topics.next()
+        {
+            let Some(contribution) = self.hub.contribute(&topic, line.life) else { continue };
+            let key = self.hub.key(&topic);
             if contribution.everything.is_some() {
                 pipeline.cmd("SSUBSCRIBE").arg(format!("{}p:{key}", self.prefix));
             }
             pipeline.add_command(self.contribution(line, &key, &contribution));
-            told.push((topic, key, contribution));
+            told.push((source, topic, key, contribution));
         }
         if pipeline.is_empty() {
+            // Signs of life and publications are in the same task.
+            yield_now().await;
             return Ok(());
         }
         let mut connection = line.connection.clone();
@@ -167,10 +179,10 @@ impl Link {
             pipeline.query_async(&mut connection).await.map_err(|error| format!("{}: {error}", line.server))?;
         let answers = answers.into_iter().filter(|answer| !matches!(answer, Value::Push { .. }));
         let mut incomplete = Vec::new();
-        for ((topic, key, contribution), answer) in told.into_iter().zip(answers) {
+        for ((source, topic, key, contribution), answer) in told.into_iter().zip(answers) {
             let answer = answer::contribution(answer)?;
-            let outcome = self.hub.settle(topic, line.life, &contribution, answer);
-            self.look_after(topic, &outcome);
+            let outcome = self.hub.settle(&topic, line.life, &contribution, answer);
+            self.look_after(source, &topic, &outcome);
             if outcome.over {
                 over.push(key);
             } else if outcome.gap {
@@ -226,10 +238,19 @@ impl Link {
         // Not before this node has told what it has.
         let mut ready = self.line.subscribe();
         let _ = ready.wait_for(Option::is_some).await;
+        // Some may be left of the life before.
+        self.client_event_queued.notify_one();
         loop {
-            let Some(job) = jobs.recv().await else { return Ok(std::future::pending().await) };
+            let first = tokio::select! {
+                job = jobs.recv() => match job {
+                    Some(job) => Some(job),
+                    None => return Ok(std::future::pending().await),
+                },
+                () = self.client_event_queued.notified() => self.next_client_event(),
+            };
             let (mut batch, mut events, mut bytes) = (Vec::new(), 0, 0);
-            let mut next = Some(job);
+            let mut clients_turn = true;
+            let mut next = first;
             let now = Instant::now();
             while let Some(job) = next {
                 if self.is_too_late(&job, now) {
@@ -239,7 +260,17 @@ impl Link {
                     bytes += job.events.iter().map(|event| event.body.len()).sum::<usize>();
                     batch.push(job);
                 }
-                next = if events < EVENTS && bytes < EVENT_BYTES { jobs.try_recv().ok() } else { None };
+                if events >= EVENTS || bytes >= EVENT_BYTES {
+                    // There may be more.
+                    self.client_event_queued.notify_one();
+                    break;
+                }
+                // Backends and clients in turn, so that neither keeps the other out.
+                next = match clients_turn {
+                    true => self.next_client_event().or_else(|| jobs.try_recv().ok()),
+                    false => jobs.try_recv().ok().or_else(|| self.next_client_event()),
+                };
+                clients_turn = !clients_turn;
             }
             if batch.is_empty() {
                 continue;

@@ -6,7 +6,6 @@
 //! publications, and, on one node of the cluster, the duty to tell backends. Messages are delivered from within the
 //! connection, in the order in which they come.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -20,16 +19,26 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
 use crate::channels::{Life, Outcome};
+use crate::protocol::SocketId;
 
 use super::answer::nonsense;
+use super::fair_queue::FairQueue;
 use super::hub::Hub;
 use super::message;
+use super::pending::{Pending, Source};
 use super::scripts::Scripts;
 use super::servers::{Reason, query};
 use super::topic::{self, Topic};
 
-/// Publications that wait for their turn. Overflow policy: API requests wait, client events are refused.
+/// Publications of backends that wait for their turn. Overflow policy: further requests wait.
 const JOBS: usize = 1024;
+
+/// Client events that wait for their turn. Overflow policy: a connection that has its share of them is refused; see
+/// [`Link::publish_for`].
+const CLIENT_EVENTS: usize = 1024;
+
+/// Client events that wait at most, if that many connections send one at the same time.
+const MOST_CLIENT_EVENTS: usize = 8 * CLIENT_EVENTS;
 
 /// The pause before the first new attempt to connect, and the longest one.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
@@ -47,9 +56,11 @@ pub(super) struct Link {
     pub(super) prefix: String,
     /// See [`Life`]; its lowest bit is `fresh`.
     life: AtomicU64,
-    pub(super) queue: Mutex<VecDeque<Topic>>,
+    pub(super) pending: Mutex<Pending>,
     pub(super) queued: Notify,
     jobs: mpsc::Sender<Job>,
+    client_events: Mutex<FairQueue<SocketId, Job>>,
+    pub(super) client_event_queued: Notify,
     pub(super) line: watch::Sender<Option<Line>>,
     reason: Mutex<Reason>,
     pub(super) on_duty: AtomicBool,
@@ -122,9 +133,11 @@ impl Link {
             partition,
             prefix,
             life: AtomicU64::new(0),
-            queue: Mutex::default(),
+            pending: Mutex::default(),
             queued: Notify::new(),
             jobs,
+            client_events: Mutex::default(),
+            client_event_queued: Notify::new(),
             line: watch::Sender::new(None),
             reason: Mutex::new("not connected yet".to_owned()),
             on_duty: AtomicBool::new(false),
@@ -145,14 +158,33 @@ impl Link {
     }
 
     /// The cluster must hear of this topic.
-    pub(super) fn enqueue(&self, topic: Topic) {
-        self.queue.lock().push_back(topic);
+    pub(super) fn enqueue(&self, source: Source, topic: Topic) {
+        self.pending.lock().push(source, topic);
         self.queued.notify_one();
     }
 
-    /// Where publications go.
+    /// Where publications of backends go.
     pub(super) fn jobs(&self) -> &mpsc::Sender<Job> {
         &self.jobs
+    }
+
+    /// Queues a client event. False if its connection has its share of the queue already. One that has nothing in it gets
+    /// in as long as there is any room at all.
+    pub(super) fn publish_for(&self, sender: SocketId, job: Job) -> bool {
+        let mut events = self.client_events.lock();
+        let own = events.len_of(sender);
+        let senders = events.sources() + usize::from(own == 0);
+        let has_room = own < (CLIENT_EVENTS / senders).max(1) && events.len() < MOST_CLIENT_EVENTS;
+        if has_room {
+            events.push(sender, job);
+            self.client_event_queued.notify_one();
+        }
+        has_room
+    }
+
+    /// The next client event.
+    pub(super) fn next_client_event(&self) -> Option<Job> {
+        self.client_events.lock().pop().map(|(_, job)| job)
     }
 
     /// The connection, once there is one.
@@ -169,6 +201,7 @@ impl Link {
             let began = Instant::now();
             let end = self.live(&mut memory, &leaving).await;
             let was_connected = self.line.send_replace(None).is_some();
+            self.pending.lock().reset(false);
             self.life.store(0, Ordering::Release);
             self.on_duty.store(false, Ordering::Relaxed);
             let reason = match end {
@@ -294,14 +327,14 @@ impl Link {
         };
         let life = Life { number: life, fresh: false };
         if let Some((topic, outcome)) = self.hub.hear(key, life, position, news) {
-            self.look_after(&topic, &outcome);
+            self.look_after(Source::Node, &topic, &outcome);
         }
     }
 
-    pub(super) fn look_after(&self, topic: &Topic, outcome: &Outcome) {
+    pub(super) fn look_after(&self, source: Source, topic: &Topic, outcome: &Outcome) {
         self.hub.count(topic, outcome);
         if outcome.again {
-            self.enqueue(topic.clone());
+            self.enqueue(source, topic.clone());
         }
     }
 }

@@ -13,17 +13,21 @@
 //!                  life: tell       → duty.lua → webhooks, on one node
 //! ```
 //!
+//! What nodes tell waits in a queue that is fair to the connections that caused it (`pending`, `fair_queue`).
+//!
 //! `topic` is what things are called, `message` what crosses Redis, `answer` what scripts say, `servers` who has a
 //! partition, `link` the connection to it, `life` what goes on there, `hub` what a node has, `sessions` which node has
 //! which session of an HTTP transport. Redis keeps nothing that nodes could not bring back: when it restarts, fails
 //! over or is emptied, a new generation begins, and they do.
 
 mod answer;
+mod fair_queue;
 mod hub;
 mod life;
 mod link;
 mod listing;
 mod message;
+mod pending;
 mod scripts;
 mod servers;
 mod sessions;
@@ -55,6 +59,7 @@ use topic::{Subject, Topic, partition};
 
 pub use hub::Share;
 pub use listing::Pages;
+pub use pending::Source;
 
 /// Partitions where one server has all of them.
 const ONE_SERVER: usize = 1;
@@ -90,6 +95,15 @@ pub struct Running {
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("the cluster cannot be reached: {0}")]
 pub struct Unavailable(String);
+
+/// The reason why an event of a client is not published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientEventRefused {
+    /// The node is not connected to Redis.
+    CutOff,
+    /// Redis is slow, and the sender has its share of the events that wait for it.
+    TooMany,
+}
 
 /// An event for everybody who is subscribed to a channel, or signed in as a user, on any node.
 #[derive(Debug)]
@@ -197,17 +211,35 @@ impl RedisCluster {
 
     /// The present life of the link that a channel or user depends on.
     pub fn life(&self, app: &str, subject: Recipient<'_>) -> Life {
-        match self.links.as_slice() {
-            [link] => link.life(),
-            links => links[self.partition(&subject.key(app))].life(),
-        }
+        self.link(app, subject).life()
     }
 
-    /// Something has changed that the others must hear.
-    pub fn touch(&self, app: &str, subject: Recipient<'_>) {
+    /// Something has changed that the others must hear. Never refused; see [`RedisCluster::has_room`].
+    pub fn touch(&self, app: &str, subject: Recipient<'_>, source: Source) {
         let Some(index) = self.hub.app(app) else { return };
-        let partition = if self.links.len() == 1 { 0 } else { self.partition(&subject.key(app)) };
-        self.links[partition].enqueue(Topic { app: index, subject: subject.owned() });
+        self.link(app, subject).enqueue(source, Topic { app: index, subject: subject.owned() });
+    }
+
+    /// Whether a connection may cause one more change of this channel or user: fewer of its changes than
+    /// `cluster.pending_per_connection` wait to be told.
+    pub fn has_room(&self, app: &str, subject: Recipient<'_>, socket_id: SocketId) -> bool {
+        let pending = self.link(app, subject).pending.lock();
+        pending.len_of(Source::Connection(socket_id)) < self.hub.pending_per_connection
+    }
+
+    /// `cluster.pending_per_connection`.
+    pub fn pending_per_connection(&self) -> usize {
+        self.hub.pending_per_connection
+    }
+
+    /// Changes that wait to be told.
+    pub fn pending(&self) -> usize {
+        self.links.iter().map(|link| link.pending.lock().len()).sum()
+    }
+
+    /// Whether this node is connected to what decides about a channel or user.
+    pub fn is_reachable(&self, app: &str, subject: Recipient<'_>) -> bool {
+        self.link(app, subject).obstacle().is_none()
     }
 
     /// Publishes events, in this order. Returns who is there, for each of them: taken means taken, on all nodes.
@@ -248,7 +280,8 @@ impl RedisCluster {
             let job = Job { answer: Some(answer), events, until };
             let handed_over = timeout_at(until.into(), self.links[partition].jobs().send(job)).await;
             if !matches!(handed_over, Ok(Ok(()))) {
-                return Err(self.unavailable(partition));
+                let too_many = "more events wait to be published than Redis takes within cluster.timeout";
+                return Err(Unavailable(self.links[partition].obstacle().unwrap_or_else(|| too_many.to_owned())));
             }
             waiting.push((partition, indices, answered));
         }
@@ -268,17 +301,25 @@ impl RedisCluster {
     ///
     /// # Errors
     /// It is not going to be published.
-    pub fn publish_client_event(&self, app: &str, event: &Event<'_>) -> Result<(), Unavailable> {
+    pub fn publish_client_event(
+        &self,
+        app: &str,
+        sender: SocketId,
+        event: &Event<'_>,
+    ) -> Result<(), ClientEventRefused> {
         let key = event.to.key(app);
-        let partition = self.partition(&key);
-        let link = &self.links[partition];
+        let link = &self.links[self.partition(&key)];
         let body = message::event(&event.frame, event.except, false);
         let until = Instant::now() + self.hub.timeout;
         let job = Job { answer: None, events: vec![Publication { key, body, cached: None }], until };
-        let sent = link.obstacle().is_none() && link.jobs().try_send(job).is_ok();
-        if !sent {
+        if link.obstacle().is_some() {
             self.hub.metrics.events_expired(1);
-            return Err(self.unavailable(partition));
+            return Err(ClientEventRefused::CutOff);
+        }
+        if !link.publish_for(sender, job) {
+            self.hub.metrics.client_event_refused();
+            warn!(app, socket_id = %sender, "client event refused: Redis is slower than this connection sends");
+            return Err(ClientEventRefused::TooMany);
         }
         Ok(())
     }
@@ -395,6 +436,14 @@ impl RedisCluster {
     /// Microseconds that Redis took to answer the last sign of life.
     pub fn lag(&self) -> Duration {
         Duration::from_micros(self.hub.lag.load(Ordering::Relaxed))
+    }
+
+    fn link(&self, app: &str, subject: Recipient<'_>) -> &Link {
+        match self.links.as_slice() {
+            // Without making up its name.
+            [link] => link,
+            links => &links[self.partition(&subject.key(app))],
+        }
     }
 
     fn partition(&self, key: &str) -> usize {

@@ -41,6 +41,8 @@ pub struct ClusterConfig {
     pub replay: Duration,
     /// How many events of one channel it keeps at most.
     pub replay_events: usize,
+    /// Changes of one connection, such as new subscriptions, that may wait for Redis; above it, new ones are refused.
+    pub pending_per_connection: usize,
     /// What happens when events were lost that cannot be replayed.
     pub on_gap: OnGap,
 }
@@ -104,6 +106,7 @@ impl Default for ClusterConfig {
             timeout: Duration::from_secs(3),
             replay: Duration::from_secs(30),
             replay_events: 10_000,
+            pending_per_connection: 2000,
             on_gap: OnGap::Log,
         }
     }
@@ -114,7 +117,7 @@ impl fmt::Debug for ClusterConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { driver, id, node, address, topology, urls, username, password, ca_file, .. } = self;
         let Self { sentinel_master, sentinel_username, sentinel_password, .. } = self;
-        let Self { lease, timeout, replay, replay_events, on_gap, .. } = self;
+        let Self { lease, timeout, replay, replay_events, pending_per_connection, on_gap, .. } = self;
         let urls: Vec<_> = urls.iter().map(|url| RedisUrl::masked(url)).collect();
         f.debug_struct("ClusterConfig")
             .field("driver", driver)
@@ -133,6 +136,7 @@ impl fmt::Debug for ClusterConfig {
             .field("timeout", timeout)
             .field("replay", replay)
             .field("replay_events", replay_events)
+            .field("pending_per_connection", pending_per_connection)
             .field("on_gap", on_gap)
             .finish()
     }

@@ -323,7 +323,8 @@ pub struct Limits {
     pub messages_per_second: u32,
     /// Messages that a client may send at once before that rate applies.
     pub message_burst: u32,
-    /// Times per minute that one connection may join the same presence channel; 0 = no limit.
+    /// Times per minute that one connection may leave the same presence channel and join it again; 0 = no limit. Above
+    /// it, leaves are told later, and not at all if the connection is back by then.
     pub presence_joins_per_minute: u32,
     /// Bytes of one message from a client.
     pub message: usize,

@@ -123,6 +123,7 @@ fn cluster<V: Visitor>(v: &mut V, cluster: &mut ClusterConfig) {
     v.key("timeout", &mut cluster.timeout, duration(Duration::from_millis(100)..=MINUTE));
     v.key("replay", &mut cluster.replay, duration(Duration::ZERO..=10 * MINUTE));
     v.key("replay_events", &mut cluster.replay_events, number(1..=1_000_000));
+    v.key("pending_per_connection", &mut cluster.pending_per_connection, number(1..=1_000_000));
     let reactions = &[("log", OnGap::Log), ("reconnect", OnGap::Reconnect)];
     v.key("on_gap", &mut cluster.on_gap, choice("a reaction", reactions));
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::{Config, KeyPair};
+use super::{ClusterDriver, Config, KeyPair};
 
 /// The secret of `fanfare dev` and of countless examples.
 pub(super) const DEMO_SECRET: &str = "app-secret";
@@ -120,6 +120,15 @@ impl Config {
             warn(limits.http_body < limits.event_data, "limits.http_body", text);
             let text = format!("smaller than event_data ({} bytes): one event can close a client", limits.event_data);
             warn(limits.outbox < limits.event_data, "limits.outbox", text);
+            let pending = self.cluster.pending_per_connection;
+            let text = format!(
+                "more than cluster.pending_per_connection ({pending}): a client that subscribes to all of its channels at \
+                 once may be refused some of them"
+            );
+            // 0 is no limit.
+            let channels = limits.channels_per_connection.checked_sub(1).unwrap_or(usize::MAX);
+            let is_shared = self.cluster.driver == ClusterDriver::Redis;
+            warn(is_shared && channels >= pending, "limits.channels_per_connection", text);
             let text = "more than 120 s has no effect on pusher-js, which pings after 120 s of silence at the latest";
             warn(limits.activity_timeout > PUSHER_JS_ACTIVITY_TIMEOUT, "limits.activity_timeout", text.to_owned());
             let below = |(key, text)| (format!("apps.{index}.{key}"), text);

@@ -47,6 +47,11 @@ impl Collector for Gauges {
                     "1 while this node is connected to its cluster",
                     f64::from(u8::from(redis.obstacle().is_none())),
                 ),
+                (
+                    "cluster_pending",
+                    "Changes of channels and users that wait to be told to the cluster",
+                    redis.pending() as f64,
+                ),
                 ("cluster_lag_seconds", "How long Redis took for the last sign of life", redis.lag().as_secs_f64()),
             ];
             for (name, help, value) in gauges {

@@ -14,13 +14,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use tokio::sync::Semaphore;
+use tracing::warn;
 
 use crate::addresses::Addresses;
 use crate::apps::{App, Directory};
 use crate::channels::{Channels, Users};
-use crate::cluster::{Cluster, NodeReport, Recipient, RedisCluster, Share, Unavailable};
+use crate::cluster::{Cluster, NodeReport, Recipient, RedisCluster, Share, Source, Unavailable};
 use crate::config::{ClusterDriver, Config};
-use crate::metrics::{AppMetrics, Metrics};
+use crate::metrics::{AppMetrics, Metrics, NotSubscribed};
 use crate::outbox::Outbox;
 use crate::protocol::{ChannelName, SocketId, UserId};
 use crate::shutdown::Shutdown;
@@ -194,15 +195,22 @@ impl Node {
     /// has ended. Called ten times a second.
     pub fn tick(&self, now: Instant) {
         for tenant in self.tenants.all() {
-            let due = tenant.channels.tick(now);
+            let (app, redis) = (tenant.app.id(), self.cluster.redis());
+            let is_reachable =
+                |channel: &ChannelName| redis.is_none_or(|redis| redis.is_reachable(app, Recipient::Channel(channel)));
+            let due = tenant.channels.tick(now, is_reachable);
             for channel in &due.counted {
                 tenant.count_changed(channel);
             }
             for channel in &due.touched {
-                self.touch(tenant, Recipient::Channel(channel));
+                self.touch(tenant, Recipient::Channel(channel), Source::Node);
             }
-            tenant.metrics.errors.inc_by(due.refused);
-            tenant.metrics.subscriptions_refused("cluster", due.refused);
+            for (channel, socket_id, left) in &due.left {
+                self.unsubscribed(tenant, channel, *socket_id, left);
+            }
+            tenant.metrics.subscriptions_refused("cluster_slow", due.unconfirmed);
+            tenant.metrics.subscriptions_refused("cluster", due.cut_off);
+            self.note_not_subscribed(tenant, due.unconfirmed, due.cut_off);
             for user_id in tenant.users.tick(now) {
                 tenant.user_changed(&user_id);
             }
@@ -213,9 +221,32 @@ impl Node {
 
 impl Node {
     /// The other nodes must hear of it.
-    fn touch(&self, tenant: &Tenant, subject: Recipient<'_>) {
+    fn touch(&self, tenant: &Tenant, subject: Recipient<'_>, source: Source) {
         if let Cluster::Redis(redis) = &self.cluster {
-            redis.touch(tenant.app.id(), subject);
+            redis.touch(tenant.app.id(), subject, source);
+        }
+    }
+
+    /// Counts and logs subscriptions that the cluster did not take in time, by what kept it from that.
+    fn note_not_subscribed(&self, tenant: &Tenant, unconfirmed: u64, cut_off: u64) {
+        tenant.metrics.errors.inc_by(unconfirmed + cut_off);
+        let (app, cluster) = (tenant.app.id(), self.metrics.cluster());
+        cluster.subscriptions_refused(NotSubscribed::Slow, unconfirmed);
+        cluster.subscriptions_refused(NotSubscribed::CutOff, cut_off);
+        let Some(redis) = self.cluster.redis() else { return };
+        if unconfirmed > 0 {
+            let (refused, pending, lag) = (unconfirmed, redis.pending(), redis.lag());
+            warn!(
+                app,
+                refused,
+                pending,
+                ?lag,
+                "subscriptions refused: Redis did not confirm them within cluster.timeout"
+            );
+        }
+        if cut_off > 0 {
+            let reason = redis.obstacle();
+            warn!(app, refused = cut_off, reason, "subscriptions refused: this node is cut off from the cluster");
         }
     }
 }

@@ -9,7 +9,7 @@ use tokio::task::yield_now;
 use crate::protocol::{ChannelName, ClientError, EventData, Frame, SERVER_TO_USER, ServerEvent, SocketId, UserId};
 
 use crate::channels::{Delivery, Occupancy};
-use crate::cluster::{Cluster, Event, Recipient, RedisCluster, Unavailable};
+use crate::cluster::{ClientEventRefused, Cluster, Event, Recipient, RedisCluster, Unavailable};
 use crate::webhooks::ClientEventNews;
 
 use super::{Client, Node, Tenant};
@@ -84,7 +84,7 @@ impl Node {
     /// Passes a client's event on to the other subscribers. The caller has checked that it may.
     ///
     /// # Errors
-    /// [`ClientError::ClientEventUnavailable`].
+    /// [`ClientError::ClientEventUnavailable`] or [`ClientError::ClientEventsPending`].
     pub fn client_event(&self, client: &Client, event: &ClientEvent<'_>) -> Result<(), ClientError> {
         let ClientEvent { event, channel, data, user_id } = *event;
         let frame = ServerEvent::Channel { event, channel: channel.as_str(), data, user_id }.encode();
@@ -98,8 +98,11 @@ impl Node {
                 }
                 let to = Recipient::Channel(channel);
                 let event = Event { to, frame, except: Some(client.socket_id), cached: None };
-                let published = redis.publish_client_event(tenant.app.id(), &event);
-                published.map_err(|_| ClientError::ClientEventUnavailable)?;
+                let published = redis.publish_client_event(tenant.app.id(), client.socket_id, &event);
+                published.map_err(|refused| match refused {
+                    ClientEventRefused::CutOff => ClientError::ClientEventUnavailable,
+                    ClientEventRefused::TooMany => ClientError::ClientEventsPending,
+                })?;
             }
         }
         tenant.webhooks.client_event(&ClientEventNews { channel, event, data, from: client.socket_id, user_id });

@@ -5,12 +5,14 @@ use std::time::Instant;
 use tracing::{debug, warn};
 
 use crate::auth;
-use crate::channels::{Life, Subscriber};
-use crate::cluster::Recipient;
-use crate::protocol::{ChannelName, Member, SignIn, SubscriptionError, UserId};
+use crate::channels::{Life, Subscriber, Unsubscribed};
+use crate::cluster::{Recipient, Source};
+use crate::metrics::NotSubscribed;
+use crate::protocol::{ChannelName, Member, SignIn, SocketId, SubscriptionError, UserId};
 use crate::subscription_memory::Charge;
+use crate::untrusted::Untrusted;
 
-use super::{Client, Node};
+use super::{Client, Node, Tenant};
 
 /// What a client shows to subscribe.
 #[derive(Debug, Clone, Copy)]
@@ -42,6 +44,7 @@ impl Node {
     pub fn subscribe(&self, client: &Client, request: &Request<'_>) -> Result<Subscription, SubscriptionError> {
         let channel = request.channel;
         let tenant = &client.tenant;
+        self.has_room(client, Recipient::Channel(channel))?;
         if channel.needs_auth() {
             let text = auth::channel_text(client.socket_id, channel.as_str(), request.channel_data);
             let verdict = auth::verify_token(&tenant.app, request.auth, text);
@@ -77,7 +80,10 @@ impl Node {
             tenant.count_changed(channel);
         }
         if changed.touched {
-            self.touch(tenant, of_channel);
+            self.touch(tenant, of_channel, Source::Connection(client.socket_id));
+        }
+        if changed.rejoined {
+            tenant.metrics.presence_rejoins_hidden.inc();
         }
         // Now that all it caused is on its way.
         client.outbox.flush();
@@ -89,7 +95,19 @@ impl Node {
         let tenant = &client.tenant;
         let changed = tenant.channels.unsubscribe(channel, client.socket_id, Instant::now());
         debug!(app = tenant.app.id(), %channel, socket_id = %client.socket_id, ?changed, "unsubscribed");
-        let Some(changed) = changed else { return };
+        if let Some(changed) = changed {
+            self.unsubscribed(tenant, channel, client.socket_id, &changed);
+        }
+    }
+
+    /// Passes on what the end of a subscription has changed.
+    pub(super) fn unsubscribed(
+        &self,
+        tenant: &Tenant,
+        channel: &ChannelName,
+        socket_id: SocketId,
+        changed: &Unsubscribed,
+    ) {
         if let Some(user_id) = &changed.member_removed {
             tenant.member_changed(channel, user_id);
         }
@@ -100,7 +118,53 @@ impl Node {
             tenant.count_changed(channel);
         }
         if changed.touched {
-            self.touch(tenant, Recipient::Channel(channel));
+            self.touch(tenant, Recipient::Channel(channel), Source::Connection(socket_id));
+        }
+    }
+
+    /// Ends a client's subscription to a presence channel, which the others are told at this time, and not at all if it has
+    /// subscribed again by then.
+    pub fn leave_later(&self, client: &Client, channel: &ChannelName, until: Instant) {
+        client.tenant.channels.leave_later(channel, client.socket_id, until);
+        debug!(app = client.tenant.app.id(), %channel, socket_id = %client.socket_id, "unsubscribed, which is told later");
+    }
+
+    /// Whether a client's leave is still to be told.
+    pub fn is_leaving(&self, client: &Client, channel: &ChannelName) -> bool {
+        client.tenant.channels.is_leaving(channel, client.socket_id)
+    }
+
+    /// Counts and logs a refused subscription where that tells of a limit that an operator set. `channel` is the name as
+    /// the client wrote it.
+    pub fn subscription_refused(&self, client: &Client, channel: &str, error: &SubscriptionError) {
+        let (app, socket_id, channel) = (client.tenant.app.id(), client.socket_id, Untrusted(channel));
+        match error {
+            SubscriptionError::Pending(limit) => {
+                self.metrics.cluster().subscriptions_refused(NotSubscribed::Pending, 1);
+                let text = "subscription refused: as many changes of this connection wait for Redis as \
+                            cluster.pending_per_connection allows";
+                warn!(app, %socket_id, %channel, limit, "{text}");
+            }
+            SubscriptionError::TooManyJoins(limit) => {
+                client.tenant.metrics.presence_joins_refused.inc();
+                let text = "subscription refused: this connection leaves and joins presence channels more often than \
+                            limits.presence_joins_per_minute allows";
+                warn!(app, %socket_id, %channel, limit, "{text}");
+            }
+            _ => {}
+        }
+    }
+
+    /// In a cluster: whether a client may cause one more change.
+    ///
+    /// # Errors
+    /// [`SubscriptionError::Pending`].
+    pub(super) fn has_room(&self, client: &Client, subject: Recipient<'_>) -> Result<(), SubscriptionError> {
+        match self.cluster.redis() {
+            Some(redis) if !redis.has_room(client.tenant.app.id(), subject, client.socket_id) => {
+                Err(SubscriptionError::Pending(redis.pending_per_connection()))
+            }
+            _ => Ok(()),
         }
     }
 

@@ -6,7 +6,7 @@ use tracing::info;
 
 use crate::auth;
 use crate::channels::{Changed, Connection, Greeting, Life};
-use crate::cluster::{Cluster, Recipient, Unavailable};
+use crate::cluster::{Cluster, Recipient, Source, Unavailable};
 use crate::protocol::{ClientError, ServerEvent, SignIn, UserId};
 use crate::untrusted::Untrusted;
 
@@ -42,6 +42,9 @@ impl Node {
         let limit = config.limits.watchlist_length;
         let too_long = config.watchlists && user.watchlist.len() > limit;
         user.watchlist.truncate(if config.watchlists { limit } else { 0 });
+        if let Err(error) = self.has_room(client, Recipient::User(&user.user_id)) {
+            return Err(ClientError::SignIn(error.to_string()));
+        }
         let users = &client.tenant.users;
         if let Some(before) = before {
             let changed = users.unwatch(client.socket_id, &before.watchlist);
@@ -95,7 +98,7 @@ impl Node {
             client.tenant.user_changed(user_id);
         }
         for touched in &changed.touched {
-            self.touch(&client.tenant, Recipient::User(touched));
+            self.touch(&client.tenant, Recipient::User(touched), Source::Connection(client.socket_id));
         }
     }
 }

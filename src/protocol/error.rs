@@ -1,5 +1,7 @@
 //! Errors that the client hears of and survives (§2.12).
 
+use std::time::Duration;
+
 use super::{ChannelName, Frame, ServerEvent};
 
 /// A `pusher:error`: the message is dropped, the connection lives. Each variant is one of Pusher's texts or one of ours
@@ -65,6 +67,9 @@ pub enum ClientError {
     /// A client event that cannot be passed on.
     #[error("Client event rejected - the server cannot reach its cluster, try again later")]
     ClientEventUnavailable,
+    /// A client event of somebody who sends more than the cluster takes.
+    #[error("Client event rejected - the cluster is slow and too many of this connection's wait, try again later")]
+    ClientEventsPending,
 }
 
 impl ClientError {
@@ -104,7 +109,23 @@ pub enum SubscriptionError {
     /// The node has all the subscriptions that it has memory for.
     #[error("The server has no memory left for further subscriptions (setting server.subscription_memory)")]
     OutOfMemory,
-    /// The other nodes could not be asked in time.
+    /// The connection has left this presence channel and joined it again too often to do so as another user, or so many
+    /// channels that nobody could remember one more.
+    #[error(
+        "Connection has left and joined presence channels too often (limits.presence_joins_per_minute = {0}), try again \
+         in a minute"
+    )]
+    TooManyJoins(u32),
+    /// In a cluster: too much of what the connection has changed waits to be told.
+    #[error(
+        "Too many subscriptions of this connection wait for the cluster (cluster.pending_per_connection = {0}), try again \
+         later"
+    )]
+    Pending(usize),
+    /// In a cluster: it was asked, but did not confirm the subscription in time.
+    #[error("The cluster is slow and did not confirm the subscription within {0:?} (cluster.timeout), try again later")]
+    Unconfirmed(Duration),
+    /// In a cluster: the node is not connected to it.
     #[error("The server cannot reach its cluster, try again later")]
     Unavailable,
 }
@@ -130,6 +151,9 @@ impl SubscriptionError {
             Self::ChannelFull { .. } => "presence_members",
             Self::TooManyChannels(_) => "channels_per_connection",
             Self::OutOfMemory => "subscription_memory",
+            Self::TooManyJoins(_) => "presence_joins",
+            Self::Pending(_) => "cluster_pending",
+            Self::Unconfirmed(_) => "cluster_slow",
             Self::Unavailable => "cluster",
         }
     }
@@ -140,7 +164,9 @@ impl SubscriptionError {
             Self::Auth(_) => ("AuthError", 401),
             Self::ChannelFull { .. } | Self::TooManyChannels(_) | Self::OutOfMemory => ("LimitReached", 403),
             Self::InvalidName(_) | Self::InvalidMember(_) => ("ValidationError", 400),
-            Self::Unavailable => ("Unavailable", 503),
+            // These pass by themselves.
+            Self::TooManyJoins(_) | Self::Pending(_) => ("LimitReached", 429),
+            Self::Unconfirmed(_) | Self::Unavailable => ("Unavailable", 503),
         }
     }
 }

@@ -11,6 +11,7 @@ mod support;
 
 mod crashes;
 mod events;
+mod fairness;
 mod fallbacks;
 mod model;
 mod network;

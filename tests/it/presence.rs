@@ -421,3 +421,189 @@ async fn clients_that_come_and_go_at_once_never_contradict_each_other() {
         users["users"].as_array().unwrap().iter().map(|user: &Value| user["id"].as_str().unwrap().to_owned()).collect();
     assert_eq!(users, expected);
 }
+
+/// Joins and leaves so often, as fast as the server takes it, and ends as a member.
+async fn flap(client: &mut Client, times: usize) {
+    let join = client.membership(ROOM, r#"{"user_id":"flapper"}"#);
+    let leave = json!({ "event": "pusher:unsubscribe", "data": { "channel": ROOM } });
+    for _ in 0..times {
+        client.send_all(&[join.clone(), leave.clone()]).await;
+        client.send(json!({ "event": "pusher:ping" })).await;
+        while client.next().await.event() != "pusher:pong" {}
+    }
+    client.send(join).await;
+    // In a cluster the confirmation of an earlier one may be the first to come; each is followed by what is true.
+    while client.next().await.event() != "pusher_internal:subscription_succeeded" {}
+}
+
+#[tokio::test]
+async fn a_member_that_comes_and_goes_all_the_time_is_announced_as_often_as_it_may() {
+    const RATE: u32 = 12;
+    const TIMES: usize = 200;
+    let server = TestServer::with_app(|app| app.limits.presence_joins_per_minute = RATE).await;
+    let mut others = Vec::new();
+    for n in 0..20 {
+        let mut client = server.connect().await;
+        let members: BTreeSet<_> = client.join(ROOM, &format!("user-{n}")).await.members().into_iter().collect();
+        others.push((client, members));
+    }
+    let expected: BTreeSet<_> = (0..20).map(|n| format!("user-{n}")).chain(["flapper".to_owned()]).collect();
+    let (mut flapper, start) = (server.connect().await, Instant::now());
+    flap(&mut flapper, TIMES).await;
+    // What the bucket holds, what it gets meanwhile, and the first join.
+    let most = RATE as usize + start.elapsed().as_secs() as usize / (60 / RATE as usize) + 2;
+    assert!(most < TIMES / 2, "this machine is too slow for the test to mean anything");
+    for (client, members) in &mut others {
+        client.send(json!({ "event": "pusher:ping" })).await;
+        let mut joins = 0;
+        loop {
+            let message = client.next().await;
+            if message.event() == "pusher:pong" && *members == expected {
+                break;
+            }
+            if message.event() == "pusher:pong" {
+                // In a cluster the last news may come later than the answer to the client that caused them.
+                client.send(json!({ "event": "pusher:ping" })).await;
+                continue;
+            }
+            joins += usize::from(message.event() == ADDED && message.data()["user_id"] == "flapper");
+            replay(members, &message);
+        }
+        assert!(joins <= most, "{joins} joins, and {most} are allowed");
+    }
+    let hidden = server.metric("fanfare_presence_rejoins_hidden_total").await;
+    assert!(hidden >= (TIMES - most) as f64, "{hidden}");
+    // What the others have heard is what newcomers and backends see.
+    let mut late = server.connect().await;
+    let mut now = expected.clone();
+    now.insert("late".to_owned());
+    assert_eq!(late.join(ROOM, "late").await.members().into_iter().collect::<BTreeSet<_>>(), now);
+    let users = server.api().await.get(&format!("/channels/{ROOM}/users"), &[]).await.json();
+    assert_eq!(users["users"].as_array().unwrap().len(), now.len(), "{users}");
+    let refused = server.metric("fanfare_presence_joins_refused_total").await;
+    assert!(refused.abs() < f64::EPSILON, "{refused}");
+}
+
+#[tokio::test]
+async fn a_leave_above_the_limit_is_held_back_but_not_from_its_own_connection() {
+    let server = TestServer::with_app(|app| app.limits.presence_joins_per_minute = 1).await;
+    let mut ann = server.join(ROOM, "ann").await;
+    let mut bob = server.join(ROOM, "bob").await;
+    ann.expect_on(ROOM, ADDED).await;
+    // The one that is allowed.
+    bob.leave(ROOM).await;
+    ann.expect_on(ROOM, REMOVED).await;
+    bob.join(ROOM, "bob").await;
+    ann.expect_on(ROOM, ADDED).await;
+
+    bob.leave(ROOM).await;
+    ann.expect_silence().await;
+    let mut api = server.api().await;
+    // It is told nothing more, and may not send.
+    api.trigger(ROOM, "news", "x").await;
+    ann.expect_event(ROOM, "news", "x").await;
+    bob.expect_silence().await;
+    bob.unsubscribe(ROOM).await;
+    bob.expect_error(&format!("No current subscription to channel {ROOM}, or subscription in progress")).await;
+    let both = json!({ "occupied": true, "user_count": 2, "subscription_count": 2 });
+    api.expect_channel(ROOM, "user_count,subscription_count", both.clone()).await;
+    // Somebody who looks now sees what the others see.
+    let mut carl = server.connect().await;
+    assert_eq!(carl.join(ROOM, "carl").await.members(), ["ann", "bob", "carl"]);
+    ann.expect_on(ROOM, ADDED).await;
+    carl.leave(ROOM).await;
+    ann.expect_on(ROOM, REMOVED).await;
+
+    // Back in time: nobody has noticed, and it hears everything again.
+    assert_eq!(bob.join(ROOM, "bob").await.members(), ["ann", "bob"]);
+    ann.expect_silence().await;
+    api.trigger(ROOM, "news", "y").await;
+    for client in [&mut ann, &mut bob] {
+        client.expect_event(ROOM, "news", "y").await;
+    }
+    // Its end is told at once, also while its leave is held back.
+    bob.leave(ROOM).await;
+    ann.expect_silence().await;
+    bob.disconnect().await;
+    assert_eq!(ann.expect_on(ROOM, REMOVED).await.data(), json!({ "user_id": "bob" }));
+    api.expect_channel(ROOM, "user_count", json!({ "occupied": true, "user_count": 1 })).await;
+    ann.expect_silence().await;
+}
+
+#[tokio::test]
+async fn a_leave_that_was_held_back_is_told_in_its_time() {
+    // Two seconds for each.
+    let server = TestServer::with_app(|app| app.limits.presence_joins_per_minute = 30).await;
+    let mut ann = server.join(ROOM, "ann").await;
+    let mut members = BTreeSet::from(["ann".to_owned()]);
+    let mut flapper = server.connect().await;
+    flap(&mut flapper, 60).await;
+    catch_up(&mut ann, &mut members).await;
+    flapper.unsubscribe(ROOM).await;
+    let started = Instant::now();
+    while members.contains("flapper") {
+        catch_up(&mut ann, &mut members).await;
+        assert!(started.elapsed() < DEADLINE, "it is still there");
+    }
+    let mut api = server.api().await;
+    api.expect_channel(ROOM, "user_count", json!({ "occupied": true, "user_count": 1 })).await;
+    // It is a leave like any other: the next join is one, too.
+    assert_eq!(flapper.join(ROOM, "flapper").await.members(), ["ann", "flapper"]);
+    assert_eq!(ann.expect_on(ROOM, ADDED).await.data()["user_id"], "flapper");
+}
+
+#[tokio::test]
+async fn an_empty_channel_is_vacated_when_a_leave_that_was_held_back_is_told() {
+    let server = TestServer::with_app(|app| app.limits.presence_joins_per_minute = 60).await;
+    let mut api = server.api().await;
+    let mut flapper = server.connect().await;
+    flap(&mut flapper, 100).await;
+    flapper.unsubscribe(ROOM).await;
+    api.expect_channel(ROOM, "", json!({ "occupied": false })).await;
+}
+
+#[tokio::test]
+async fn another_user_cannot_come_in_place_of_one_whose_leave_is_held_back() {
+    let server = TestServer::with_app(|app| app.limits.presence_joins_per_minute = 1).await;
+    let mut ann = server.join(ROOM, "ann").await;
+    let mut bob = server.join(ROOM, "bob").await;
+    ann.expect_on(ROOM, ADDED).await;
+    // Others may as often as they are allowed.
+    bob.leave(ROOM).await;
+    ann.expect_on(ROOM, REMOVED).await;
+    bob.join(ROOM, "robert").await;
+    ann.expect_on(ROOM, ADDED).await;
+    bob.leave(ROOM).await;
+    bob.send(bob.membership(ROOM, r#"{"user_id":"bob"}"#)).await;
+    let text = bob.expect_rejection(ROOM, "LimitReached", 429).await;
+    assert!(text.contains("limits.presence_joins_per_minute = 1"), "{text}");
+    ann.expect_silence().await;
+    assert_eq!(bob.join(ROOM, "robert").await.members(), ["ann", "robert"]);
+    ann.expect_silence().await;
+    server.expect_metric("fanfare_presence_joins_refused_total", 1).await;
+    // Another connection may, of course.
+    let mut other = server.connect().await;
+    assert_eq!(other.join(ROOM, "bob").await.members(), ["ann", "bob", "robert"]);
+}
+
+#[tokio::test]
+async fn a_component_that_is_mounted_twice_notices_nothing() {
+    for rate in [1, 30, 0] {
+        let server = TestServer::with_app(|app| app.limits.presence_joins_per_minute = rate).await;
+        let mut client = server.connect().await;
+        let join = client.membership(ROOM, r#"{"user_id":"7"}"#);
+        let leave = json!({ "event": "pusher:unsubscribe", "data": { "channel": ROOM } });
+        client.send_all(&[join.clone(), leave, join]).await;
+        assert_eq!(client.expect_on(ROOM, "pusher_internal:subscription_succeeded").await.members(), ["7"]);
+        client.send(json!({ "event": "pusher:ping" })).await;
+        loop {
+            match client.next().await.event() {
+                "pusher_internal:subscription_succeeded" => {}
+                "pusher:pong" => break,
+                other => client.fail(&format!("unexpected {other}")),
+            }
+        }
+        assert_eq!(server.connect().await.join(ROOM, "8").await.members(), ["7", "8"]);
+        assert_eq!(client.expect_on(ROOM, ADDED).await.data()["user_id"], "8");
+    }
+}

@@ -23,6 +23,23 @@ fn settings_that_work_against_each_other_bring_a_warning() {
 }
 
 #[test]
+fn a_client_that_may_have_more_channels_than_may_wait_for_the_cluster_brings_a_warning() {
+    for (channels, pending, warned) in [("1000", "1000", false), ("1001", "1000", true), ("0", "1000000", true)] {
+        for (driver, warned) in [("redis", warned), ("single", false)] {
+            let settings = [
+                ("cluster.driver", driver),
+                ("cluster.pending_per_connection", pending),
+                ("app_defaults.limits.channels_per_connection", channels),
+            ];
+            let warnings = load_all(APP, &[], &settings).unwrap().warnings;
+            let of_channels =
+                warnings.iter().filter(|warning| warning.contains("more than cluster.pending_per_connection"));
+            assert_eq!(of_channels.count(), usize::from(warned), "{settings:?}: {warnings:?}");
+        }
+    }
+}
+
+#[test]
 fn the_fallbacks_have_a_path_of_their_own() {
     for path in ["/app", "/apps", "/users/all", "/timeline"] {
         let error = load_all(APP, &[], &[("fallbacks.path", path)]).unwrap_err();

@@ -13,7 +13,8 @@ fn every_setting_of_a_cluster_can_be_given() {
          address = \"http://10.0.0.5:6001\"\ntopology = \"sentinel\"\n\
          urls = [\"rediss://ann:a@s1:26379\", \"rediss://s2:26379/3\"]\nusername = \"ann\"\npassword = \"b\"\n\
          ca_file = {:?}\nsentinel_master = \"the.master\"\nsentinel_username = \"bob\"\nsentinel_password_env = \"S\"\n\
-         lease = \"1s\"\ntimeout = \"100ms\"\nreplay = \"0s\"\nreplay_events = 1\non_gap = \"reconnect\"\n",
+         lease = \"1s\"\ntimeout = \"100ms\"\nreplay = \"0s\"\nreplay_events = 1\npending_per_connection = 9\n\
+         on_gap = \"reconnect\"\n",
         pem.name()
     );
     let loaded = load_all(&file, &[("S", "c")], &[]).unwrap();
@@ -34,6 +35,7 @@ fn every_setting_of_a_cluster_can_be_given() {
         timeout: Duration::from_millis(100),
         replay: Duration::ZERO,
         replay_events: 1,
+        pending_per_connection: 9,
         on_gap: OnGap::Reconnect,
     };
     assert_eq!((loaded.config.cluster, loaded.warnings), (expected, Vec::new()));
@@ -163,6 +165,7 @@ fn debug_output_masks_the_passwords_and_nothing_else() {
                     urls: [\"redis://ann:********@a:1/2\", \"redis://b\"], username: \"\", password: Some(********), \
                     ca_file: None, sentinel_master: \"mymaster\", sentinel_username: \"\", \
                     sentinel_password: Some(********), lease: 8s, timeout: 3s, replay: 30s, replay_events: 10000, \
+                    pending_per_connection: 2000, \
                     on_gap: Log }";
     assert_eq!(format!("{config:?}"), expected);
 }

@@ -281,7 +281,7 @@ impl Node {
     }
 
     /// What it has logged, all its processes together.
-    fn log(&self) -> String {
+    pub fn log(&self) -> String {
         std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
     }
 }

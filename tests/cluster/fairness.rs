@@ -1,0 +1,240 @@
+//! A client that floods what all clients of a node share on the way to Redis, and those who must not notice.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::it::wire_masked;
+use crate::support::{Client, Cluster, Message, Node, PATIENCE, Recorder, eventually, eventually_true};
+
+const INNOCENT: usize = 50;
+const FLOOD: usize = 300_000;
+const PENDING: &str = "cluster.pending_per_connection";
+const REFUSED: &str = "fanfare_cluster_subscriptions_refused_total";
+const GAUGE: &str = "fanfare_cluster_pending";
+
+/// A connection that subscribes to one channel after the other, as fast as the server reads.
+struct Flood {
+    running: JoinHandle<()>,
+    stop: Arc<AtomicBool>,
+    sent: Arc<AtomicUsize>,
+    /// Answers that name the setting.
+    refused: Arc<AtomicUsize>,
+}
+
+impl Flood {
+    async fn start(node: &Node) -> Self {
+        let mut stream = TcpStream::connect(node.addr).await.unwrap();
+        stream.write_all(node.dial().request().as_bytes()).await.unwrap();
+        let (mut reader, mut writer) = stream.into_split();
+        let (stop, sent, refused) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default(), Arc::default());
+        let flood = (Arc::clone(&stop), Arc::clone(&sent));
+        let counted: Arc<AtomicUsize> = Arc::clone(&refused);
+        let write = async move {
+            let (stop, sent) = flood;
+            for start in (0..FLOOD).step_by(500) {
+                if stop.load(Ordering::Relaxed) {
+                    break;
+                }
+                let subscription = |number: usize| {
+                    let data = json!({ "auth": "", "channel": format!("flood-{number}") });
+                    wire_masked(&json!({ "event": "pusher:subscribe", "data": data }).to_string())
+                };
+                let bytes: Vec<u8> = (start..start + 500).flat_map(subscription).collect();
+                writer.write_all(&bytes).await.unwrap();
+                sent.fetch_add(500, Ordering::Relaxed);
+            }
+            writer
+        };
+        let read = async move {
+            let mut bytes = vec![0; 64 * 1024];
+            while let Ok(length @ 1..) = reader.read(&mut bytes).await {
+                // Those that are split between two reads are not worth the trouble.
+                let text = String::from_utf8_lossy(&bytes[..length]);
+                counted.fetch_add(
+                    text.matches("pusher:error").filter(|_| text.contains(PENDING)).count(),
+                    Ordering::Relaxed,
+                );
+            }
+        };
+        let running = tokio::spawn(async move {
+            let reading = tokio::spawn(read);
+            let writer = write.await;
+            reading.abort();
+            drop(writer);
+        });
+        Self { running, stop, sent, refused }
+    }
+
+    /// Hangs up. Returns the number of subscriptions that were refused for the reason that is given.
+    async fn end(self) -> usize {
+        self.stop.store(true, Ordering::Relaxed);
+        self.running.await.unwrap();
+        self.refused.load(Ordering::Relaxed)
+    }
+}
+
+/// Lets each of them subscribe to a channel of its own, all at once. Returns the longest time that took, and the channels.
+async fn subscribe_all(clients: &mut [Client], prefix: &str) -> (Duration, Vec<String>) {
+    let channels: Vec<_> = (0..clients.len()).map(|number| format!("{prefix}-{number}")).collect();
+    let subscribing = clients.iter_mut().zip(&channels).map(async |(client, channel)| {
+        let start = Instant::now();
+        // Anything but the confirmation is a failure.
+        client.subscribe(channel).await;
+        start.elapsed()
+    });
+    let longest = join_all(subscribing).await.into_iter().max().unwrap();
+    (longest, channels)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_of_subscriptions_delays_nobody_else_and_is_refused_in_part() {
+    let cluster = Cluster::with(2, |settings| {
+        settings.limits = format!("channels_per_connection = {FLOOD}\nmessages_per_second = 0");
+        // Far fewer than the flood, so that it does not depend on the speed of Redis whether any are refused.
+        settings.cluster = "pending_per_connection = 500".to_owned();
+    })
+    .await;
+    let (a, b) = cluster.pair();
+    let mut innocent = join_all((0..INNOCENT).map(|_| a.connect())).await;
+    let (idle, mut expected) = subscribe_all(&mut innocent, "idle").await;
+
+    let flood = Flood::start(a).await;
+    eventually("the flood is refused in part", PATIENCE, async || match flood.refused.load(Ordering::Relaxed) {
+        0 => Err(format!("{} sent", flood.sent.load(Ordering::Relaxed))),
+        _ => Ok(()),
+    })
+    .await;
+    for round in 0..5 {
+        let (longest, channels) = subscribe_all(&mut innocent, &format!("busy-{round}")).await;
+        println!("idle {idle:?}, in the flood {longest:?}, {} sent", flood.sent.load(Ordering::Relaxed));
+        assert!(longest < Duration::from_secs(1).max(idle * 10), "{longest:?}, and {idle:?} without the flood");
+        expected.extend(channels);
+    }
+    let (sent, refused) = (flood.sent.load(Ordering::Relaxed), flood.end().await);
+    assert!(refused > 0 && sent > 500, "{refused} of {sent} refused");
+    assert!(a.metric(REFUSED).await > 0.0);
+    let log = a.log();
+    assert!(log.contains("\"WARN\"") && log.contains(PENDING), "no warning: {log}");
+    for client in &mut innocent {
+        client.expect_silence().await;
+    }
+
+    // The client is gone, and so is everything that it has caused, here and at Redis.
+    eventually_true("nothing is pending", PATIENCE, async || a.metric(GAUGE).await.abs() < f64::EPSILON).await;
+    let expected: BTreeSet<_> = expected.into_iter().collect();
+    eventually("the channels of the others are all there are", PATIENCE, async || {
+        let answer = b.api().await.get("/channels", &[]).await.json();
+        let channels: BTreeSet<_> = answer["channels"].as_object().unwrap().keys().cloned().collect();
+        if channels == expected { Ok(()) } else { Err(format!("{} and not {}", channels.len(), expected.len())) }
+    })
+    .await;
+    // Each of them is a subscription that works.
+    for (number, client) in innocent.iter_mut().enumerate() {
+        b.api().await.trigger(&format!("idle-{number}"), "fence", "").await;
+        client.expect_event(&format!("idle-{number}"), "fence", "").await;
+    }
+}
+
+#[tokio::test]
+async fn a_topic_that_a_flood_has_queued_does_not_wait_for_it() {
+    let cluster = Cluster::with(1, |settings| {
+        settings.limits = "messages_per_second = 0".to_owned();
+    })
+    .await;
+    let node = &cluster.nodes[0];
+    let (mut flooder, mut innocent) = (node.connect().await, node.connect().await);
+    for round in 0..3 {
+        // The channel that both want is the last one that the flood subscribes to.
+        let subscription = |number: usize| {
+            let channel = format!("round-{round}-{number}");
+            json!({ "event": "pusher:subscribe", "data": { "auth": "", "channel": channel } })
+        };
+        let subscriptions: Vec<_> = (0..300).map(subscription).collect();
+        flooder.send_all(&subscriptions).await;
+        innocent.subscribe(&format!("round-{round}-299")).await;
+        for _ in 0..300 {
+            assert_eq!(flooder.next().await.event(), crate::support::SUCCEEDED);
+        }
+    }
+    innocent.expect_silence().await;
+    eventually_true("nothing is pending", PATIENCE, async || node.metric(GAUGE).await.abs() < f64::EPSILON).await;
+}
+
+fn errors(messages: &[Message]) -> Vec<String> {
+    let errors = messages.iter().filter(|message| message.event() == "pusher:error");
+    errors.map(|message| message.json["data"]["message"].as_str().unwrap_or_default().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn a_subscription_that_redis_is_too_slow_for_is_refused_with_that_reason() {
+    let cluster = Cluster::with(1, |settings| {
+        // Redis may be silent for half a lease before it counts as lost.
+        (settings.lease, settings.timeout) = (Duration::from_secs(60), Duration::from_secs(1));
+    })
+    .await;
+    let node = &cluster.nodes[0];
+    let client = Recorder::start(node.connect().await);
+    cluster.redis.freeze();
+    client.join("presence-room", "ann");
+    let refused =
+        |messages: &[Message]| errors(messages).iter().any(|error| error.contains("within 1s (cluster.timeout)"));
+    client.expect("the true reason", PATIENCE, refused).await;
+    // Clients hear of it first.
+    eventually("the log says so, too", PATIENCE, async || {
+        let log = node.log();
+        if log.contains("Redis did not confirm them within cluster.timeout") { Ok(()) } else { Err(log) }
+    })
+    .await;
+    assert!(node.metric(REFUSED).await > 0.0);
+    node.readiness().await.unwrap();
+    cluster.redis.thaw();
+    client.expect_close(4200, PATIENCE).await;
+}
+
+#[tokio::test]
+async fn a_flood_of_client_events_keeps_nobody_elses_out() {
+    const ROOM: &str = "private-room";
+    let cluster = Cluster::with(1, |settings| {
+        (settings.lease, settings.timeout) = (Duration::from_secs(60), Duration::from_secs(30));
+        settings.limits = "client_events_per_second = 10000\nmessages_per_second = 0".to_owned();
+    })
+    .await;
+    let node = &cluster.nodes[0];
+    let mut clients = Vec::new();
+    for _ in 0..10 {
+        let mut client = node.connect().await;
+        client.subscribe_private(ROOM).await;
+        clients.push(client);
+    }
+    let listener = Recorder::start(clients.pop().unwrap());
+    let mut flooder = clients.pop().unwrap();
+    cluster.redis.freeze();
+    let event = |name: &str| json!({ "event": name, "channel": ROOM, "data": "x" });
+    let flood = vec![event("client-flood"); 2000];
+    flooder.send_all(&flood).await;
+    let flooder = Recorder::start(flooder);
+    flooder.settle().await;
+    let refused = errors(&flooder.messages());
+    assert!(!refused.is_empty() && refused.len() < flood.len(), "{} of {}", refused.len(), flood.len());
+    assert!(refused.iter().all(|error| error.contains("the cluster is slow")), "{refused:?}");
+    for client in &mut clients {
+        client.send(event("client-innocent")).await;
+        client.expect_silence().await;
+    }
+    cluster.redis.thaw();
+    let count = |messages: &[Message], name: &str| messages.iter().filter(|message| message.event() == name).count();
+    let all = |messages: &[Message]| {
+        count(messages, "client-innocent") == clients.len()
+            && count(messages, "client-flood") + refused.len() == flood.len()
+    };
+    listener.expect("all events that were not refused", PATIENCE, all).await;
+}
