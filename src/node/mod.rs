@@ -20,7 +20,7 @@ use crate::metrics::{AppMetrics, Metrics};
 use crate::outbox::Outbox;
 use crate::protocol::{ChannelName, SocketId, UserId};
 use crate::shutdown::Shutdown;
-use crate::webhooks::{AppWebhooks, Webhooks};
+use crate::webhooks::{AppWebhooks, Source, Webhooks};
 
 pub use connect::{Admission, Handshake, Refusal};
 pub use gauges::Gauges;
@@ -159,17 +159,18 @@ impl Node {
         for tenant in self.tenants.all() {
             let due = tenant.channels.tick(now);
             for channel in &due.counted {
-                tenant.count_changed(channel);
+                tenant.count_changed(channel, None);
             }
             for channel in &due.touched {
                 self.touch(tenant, Recipient::Channel(channel));
             }
             tenant.metrics.errors.inc_by(due.refused);
             for user_id in tenant.users.tick(now) {
-                tenant.user_changed(&user_id);
+                tenant.user_changed(&user_id, None);
             }
             tenant.webhooks.tick(now);
         }
+        self.webhooks.report(now, false);
     }
 }
 
@@ -194,21 +195,30 @@ impl Tenant {
     }
 }
 
-/// Something may have changed. Others may be changing it at the same moment, so webhooks look for themselves.
+impl Client {
+    /// Whose doing it is what this client causes: clients of the same source share what they may leave in a queue.
+    fn source(&self) -> Source {
+        Source::connection(self.socket_id)
+    }
+}
+
+/// Something may have changed, by this source if it is known. Others may be changing it at the same moment, so webhooks look
+/// for themselves.
 impl Tenant {
-    fn channel_changed(&self, channel: &ChannelName) {
-        self.webhooks.channel_changed(channel, || self.channels.occupancy(channel).subscriptions > 0);
+    fn channel_changed(&self, channel: &ChannelName, source: Source) {
+        let is_occupied = || self.channels.occupancy(channel).subscriptions > 0;
+        self.webhooks.channel_changed(channel, Some(source), is_occupied);
     }
 
-    fn member_changed(&self, channel: &ChannelName, user_id: &UserId) {
-        self.webhooks.member_changed(channel, user_id, || self.channels.is_member(channel, user_id));
+    fn member_changed(&self, channel: &ChannelName, user_id: &UserId, source: Source) {
+        self.webhooks.member_changed(channel, user_id, Some(source), || self.channels.is_member(channel, user_id));
     }
 
-    fn count_changed(&self, channel: &ChannelName) {
-        self.webhooks.count_changed(channel, || self.channels.occupancy(channel).subscriptions);
+    fn count_changed(&self, channel: &ChannelName, source: Option<Source>) {
+        self.webhooks.count_changed(channel, source, || self.channels.occupancy(channel).subscriptions);
     }
 
-    fn user_changed(&self, user_id: &UserId) {
-        self.webhooks.user_changed(user_id, || self.users.is_online(user_id));
+    fn user_changed(&self, user_id: &UserId, source: Option<Source>) {
+        self.webhooks.user_changed(user_id, source, || self.users.is_online(user_id));
     }
 }

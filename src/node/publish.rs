@@ -102,7 +102,8 @@ impl Node {
                 published.map_err(|_| ClientError::ClientEventUnavailable)?;
             }
         }
-        tenant.webhooks.client_event(&ClientEventNews { channel, event, data, from: client.socket_id, user_id });
+        let news = ClientEventNews { channel, event, data, from: client.socket_id, user_id };
+        tenant.webhooks.client_event(client.source(), &news);
         tenant.metrics.client_events.inc();
         Ok(())
     }

@@ -50,16 +50,16 @@ impl Node {
         let changed = tenant.channels.subscribe(channel, subscriber, life, now)?;
         debug!(app = tenant.app.id(), %channel, socket_id = %client.socket_id, ?changed, "subscribed");
         if changed.occupied {
-            tenant.channel_changed(channel);
+            tenant.channel_changed(channel, client.source());
         }
         if let Some(user_id) = user_id.as_ref().filter(|_| changed.member_added) {
-            tenant.member_changed(channel, user_id);
+            tenant.member_changed(channel, user_id, client.source());
         }
         if changed.cache_miss {
-            tenant.webhooks.cache_miss(channel, now);
+            tenant.webhooks.cache_miss(channel, client.source(), now);
         }
         if changed.counted {
-            tenant.count_changed(channel);
+            tenant.count_changed(channel, Some(client.source()));
         }
         if changed.touched {
             self.touch(tenant, of_channel);
@@ -76,13 +76,13 @@ impl Node {
         debug!(app = tenant.app.id(), %channel, socket_id = %client.socket_id, ?changed, "unsubscribed");
         let Some(changed) = changed else { return };
         if let Some(user_id) = &changed.member_removed {
-            tenant.member_changed(channel, user_id);
+            tenant.member_changed(channel, user_id, client.source());
         }
         if changed.vacated {
-            tenant.channel_changed(channel);
+            tenant.channel_changed(channel, client.source());
         }
         if changed.counted {
-            tenant.count_changed(channel);
+            tenant.count_changed(channel, Some(client.source()));
         }
         if changed.touched {
             self.touch(tenant, Recipient::Channel(channel));
