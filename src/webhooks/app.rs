@@ -111,12 +111,7 @@ impl AppWebhooks {
     }
 
     /// A channel may have been occupied or vacated, by this source if it is known.
-    pub fn channel_changed(
-        &self,
-        channel: &ChannelName,
-        source: Option<Source>,
-        is_occupied: impl FnOnce() -> bool,
-    ) {
+    pub fn channel_changed(&self, channel: &ChannelName, source: Option<Source>, is_occupied: impl FnOnce() -> bool) {
         self.look(|| Fact::Occupied(channel.clone()), source, is_occupied, self.delay);
     }
 

@@ -22,8 +22,8 @@ use super::letter::{Address, DeadLetter, body};
 use super::queue::{Event, Next, Queue, Rules, Verdict};
 use super::source::Lost;
 use super::store::Store;
-use super::untold::Untold;
 use super::unix_ms;
+use super::untold::Untold;
 
 /// The pause between two log lines that it fails.
 const LOG_PAUSE: Duration = Duration::from_secs(10);

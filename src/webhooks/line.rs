@@ -80,11 +80,8 @@ impl Line {
     pub(super) fn push(&mut self, event: Event, place: Option<Place>, now: Instant) {
         let (id, source) = (event.id, event.source);
         let next = self.next_subject;
-        let subject = self.subjects.entry(Arc::clone(&event.subject)).or_insert(Subject {
-            number: next,
-            waiting: 0,
-            held: 0,
-        });
+        let subject =
+            self.subjects.entry(Arc::clone(&event.subject)).or_insert(Subject { number: next, waiting: 0, held: 0 });
         self.next_subject += u64::from(subject.number == next);
         subject.waiting += 1;
         let (held, first) = (subject.held, subject.waiting == 1);

@@ -146,12 +146,13 @@ impl Queue {
         }
     }
 
-    /// Adds an event, unless that makes it pointless together with one that waits, see [`super::topics`]. What has to go for
-    /// it, see [`super::ledger`].
+    /// Adds an event, unless it is pointless together with one that waits, see [`super::topics`]. Which events have to go for
+    /// it, [`super::ledger`] says.
     pub(super) fn push(&mut self, event: Event, now: Instant) -> Pushed {
         let mut pushed = Pushed::default();
         let mut place = None;
-        match self.topics.effect(&(), &event, |id| self.line.get(id)) {
+        let effect = self.topics.effect(&(), &event, |id| self.line.get(id));
+        match effect.at(self.bytes, self.rules.max_bytes) {
             Effect::None => {}
             Effect::Replaces(earlier) => {
                 // It takes over the turn: what is replaced again and again would never be sent.
@@ -275,7 +276,12 @@ impl Queue {
     /// Deliveries that were begun and are not finished, in order, with the time of their next attempt; those without
     /// one are being sent.
     pub(super) fn deliveries(&self) -> impl Iterator<Item = (&Delivery, Option<Instant>)> {
-        self.deliveries.iter().map(|(id, delivery)| (delivery, self.resting.get(id).map(|(due, _)| *due)))
+        self.deliveries.iter().map(|(id, delivery)| (delivery, self.next_attempt(*id)))
+    }
+
+    /// When this delivery will be tried again; `None` while it is being sent.
+    pub(super) fn next_attempt(&self, id: u64) -> Option<Instant> {
+        self.resting.get(&id).map(|(due, _)| *due)
     }
 
     /// From now on no event waits for others.

@@ -95,7 +95,9 @@ mod tests {
         let socket_id = SocketId::random();
         assert_eq!(class(Happening::Opened(socket_id)), Class::Open);
         assert_eq!(class(Happening::User(WebhookEvent::UserOnline, &UserId::new("7"))), Class::Trusted);
-        for name in ["room", "cache-room", "privates", "presence", "private-a", "presence-cache-a", "private-encrypted-a"] {
+        for name in
+            ["room", "cache-room", "privates", "presence", "private-a", "presence-cache-a", "private-encrypted-a"]
+        {
             let channel = ChannelName::parse(name, 200).unwrap();
             let trusted = class(Happening::Channel(WebhookEvent::ChannelOccupied, &channel)) == Class::Trusted;
             assert_eq!(trusted, channel.needs_auth(), "{name}");

@@ -1,5 +1,6 @@
 //! Which waiting event a later one makes pointless: what began and has ended before the backend heard of it need not be
-//! told at all, and of two counts of a channel the newer one is enough.
+//! told at all, and of two counts of a channel the newer one is enough. As long as there is much room, backends are told all
+//! the same: some count who comes and goes.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, RandomState};
@@ -17,6 +18,9 @@ pub(super) struct Topics {
     client_events: HashMap<u64, u64>,
 }
 
+/// Events collapse when this part of the room for them is taken.
+const CROWDED: usize = 16;
+
 /// What an event does to one that waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Effect {
@@ -29,6 +33,16 @@ pub(super) enum Effect {
     /// It says the same again, as after a crash of a node in a cluster, and is not told: its end would cancel one of the
     /// two, and the backend would believe the other one for ever.
     Repeats,
+}
+
+impl Effect {
+    /// What it is where so many of at most `max_bytes` wait.
+    pub(super) fn at(self, bytes: usize, max_bytes: usize) -> Self {
+        match self {
+            Self::Replaces(_) | Self::Cancels(_) if bytes <= max_bytes / CROWDED => Self::None,
+            effect => effect,
+        }
+    }
 }
 
 /// What an event says of its topic.

@@ -106,7 +106,10 @@ impl Reporter {
             }
         }
         if let (Lost { trusted, open }, given_up, endpoints @ 1..) = rest {
-            warn!(endpoints, trusted, open, given_up, "webhook events dropped and webhooks given up, of other endpoints");
+            warn!(
+                endpoints,
+                trusted, open, given_up, "webhook events dropped and webhooks given up, of other endpoints"
+            );
         }
     }
 }

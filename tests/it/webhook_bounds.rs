@@ -89,6 +89,7 @@ async fn one_client_that_floods_public_channels_loses_its_own_events_and_no_memb
         for n in 0..3000 {
             let channel = format!("cache-{n}");
             flood.subscribe(&channel).await;
+            flood.expect_on(&channel, "pusher:cache_miss").await;
             if n % 2 == 0 {
                 flood.leave(&channel).await;
             }
@@ -139,6 +140,7 @@ async fn what_ends_before_it_is_told_is_not_told_and_counted() {
     backend.answer(Reply::Held(permits.clone()));
     let server = TestServer::with_webhooks(&backend, |config| {
         config.webhooks.concurrency = 1;
+        config.webhooks.max_pending = 64 * 1024;
         config.webhooks.timeout = Duration::from_secs(30);
         config.apps[0].webhook_delay = Duration::ZERO;
     })
@@ -146,17 +148,28 @@ async fn what_ends_before_it_is_told_is_not_told_and_counted() {
     let mut client = server.connect().await;
     client.subscribe("first").await;
     backend.expect(occupied("first")).await;
+    // As long as little waits, everything is told.
+    client.subscribe("early").await;
+    client.leave("early").await;
+    for n in 0..20 {
+        client.subscribe(&format!("other-{n}")).await;
+    }
+    server.expect_metric("fanfare_webhook_events_pending", 23).await;
     for _ in 0..20 {
         client.subscribe("room").await;
         client.leave("room").await;
     }
     client.subscribe("last").await;
     server.expect_metric("fanfare_webhook_events_collapsed_total", 40).await;
-    server.expect_metric("fanfare_webhook_events_pending", 2).await;
-    permits.add_permits(10);
+    server.expect_metric("fanfare_webhook_events_pending", 24).await;
+    permits.add_permits(100);
+    backend.expect_all([occupied("early"), json!({ "name": "channel_vacated", "channel": "early" })]).await;
+    for n in 0..20 {
+        backend.expect(occupied(&format!("other-{n}"))).await;
+    }
     backend.expect(occupied("last")).await;
     server.expect_metric("fanfare_webhook_events_pending", 0).await;
-    server.expect_metric("fanfare_webhooks_delivered_total", 2).await;
+    server.expect_metric("fanfare_webhooks_delivered_total", 24).await;
     server.expect_metric("fanfare_webhook_events_dropped_total", 0).await;
 }
 
@@ -166,8 +179,9 @@ async fn after_a_restart_the_bound_is_as_fair() {
     let (directory, mut backend) = (TempDir::new(), Backend::start().await);
     backend.answer(Reply::Status(503));
     let start = |max_pending: usize| {
+        let path = directory.path().to_owned();
         TestServer::with_webhooks(&backend, move |config| {
-            config.webhooks.data_dir = Some(directory.path().to_owned());
+            config.webhooks.data_dir = Some(path);
             config.webhooks.max_pending = max_pending;
             config.webhooks.restart_grace = Duration::from_secs(60);
             config.apps[0].limits.channels_per_connection = 0;

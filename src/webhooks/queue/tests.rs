@@ -297,9 +297,26 @@ fn a_batch_is_open_or_trusted() {
     assert_eq!(sent(&mut queue, now + SECOND), [[1, 3], [2, 4]]);
 }
 
+/// With two events.
+fn crowded_soon(rules: &mut Rules) {
+    rules.batch_wait = Duration::ZERO;
+    rules.max_bytes = 6000;
+}
+
+#[test]
+fn while_there_is_much_room_everything_is_sent() {
+    let (mut queue, now) = (queue(|rules| rules.batch_wait = Duration::ZERO), Instant::now());
+    for (id, name) in
+        ["channel_occupied", "channel_vacated", "subscription_count", "subscription_count"].iter().enumerate()
+    {
+        assert!(queue.push(named(id as u64 + 1, "a", name), now).collapsed.is_empty());
+    }
+    assert_eq!(queue.len(), 4);
+}
+
 #[test]
 fn what_ends_before_it_was_sent_is_not_sent() {
-    let (mut queue, now) = (queue(|rules| rules.batch_wait = Duration::ZERO), Instant::now());
+    let (mut queue, now) = (queue(crowded_soon), Instant::now());
     queue.push(named(1, "a", "channel_occupied"), now);
     queue.push(named(2, "b", "channel_occupied"), now);
     assert_eq!(queue.push(named(3, "a", "channel_vacated"), now).collapsed, [1, 3]);
@@ -318,7 +335,7 @@ fn what_ends_before_it_was_sent_is_not_sent() {
 
 #[test]
 fn a_newer_count_takes_the_turn_of_an_older_one() {
-    let (mut queue, now) = (queue(|rules| rules.batch_wait = Duration::ZERO), Instant::now());
+    let (mut queue, now) = (queue(crowded_soon), Instant::now());
     queue.push(named(1, "a", "subscription_count"), now);
     queue.push(named(2, "b", "subscription_count"), now);
     assert_eq!(queue.push(named(3, "a", "subscription_count"), now).collapsed, [1]);
@@ -370,7 +387,9 @@ impl Backend {
 fn happen(dice: &mut Dice, truth: &mut Backend, id: u64) -> Event {
     let kind = ["", "cache-", "presence-"][dice.roll(3) as usize];
     let subject = format!("{kind}{}", dice.roll(4));
-    let name = if kind == "presence-" { ["member_added", "member_removed", "client_event"] } else {
+    let name = if kind == "presence-" {
+        ["member_added", "member_removed", "client_event"]
+    } else {
         ["channel_occupied", "channel_vacated", "subscription_count"]
     }[dice.roll(3) as usize];
     let user_id = if name.starts_with("member") { dice.roll(3).to_string() } else { String::new() };
@@ -407,7 +426,7 @@ fn live(seed: u64, batch_size: usize, max_bytes: usize) -> (Backend, Backend, us
     let mut open: HashSet<u64> = HashSet::new();
     let mut sending: Vec<u64> = Vec::new();
     let mut lost = 0;
-    let mut over = |open: &mut HashSet<u64>, id: u64| assert!(open.remove(&id), "{id} twice");
+    let over = |open: &mut HashSet<u64>, id: u64| assert!(open.remove(&id), "{id} twice");
     for id in 1..1000 {
         let event = happen(&mut dice, &mut truth, id);
         open.insert(id);
@@ -465,7 +484,7 @@ fn droppable(queue: &Queue) -> impl Iterator<Item = (u64, Class)> {
 fn whatever_happens_order_and_accounts_are_right_and_the_backend_ends_up_with_what_is_true() {
     for seed in 1..20 {
         for batch_size in [1, 5] {
-            let (truth, backend, lost) = live(seed, batch_size, 1 << 20);
+            let (truth, backend, lost) = live(seed, batch_size, 1 << 18);
             assert_eq!(lost, 0);
             for (whom, is_true) in &truth.true_now {
                 assert_eq!(backend.true_now.get(whom).unwrap_or(&false), is_true, "{whom}, seed {seed}");
