@@ -38,6 +38,7 @@ pub struct Metrics {
     webhooks_failed: Family<AppLabel, Counter>,
     webhooks_dead: Family<AppLabel, Counter>,
     webhooks_dropped: Family<AppLabel, Counter>,
+    webhooks_collapsed: Family<AppLabel, Counter>,
     webhook_store_errors: Counter,
     relay: RelayMetrics,
     cluster: ClusterMetrics,
@@ -114,6 +115,8 @@ pub struct AppMetrics {
     pub webhooks_dead: Counter,
     /// Events that were lost because too many waited.
     pub webhooks_dropped: Counter,
+    /// Events that a later one made pointless before they were sent.
+    pub webhooks_collapsed: Counter,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -257,6 +260,10 @@ impl Metrics {
             ),
             webhooks_dead: counter!("webhooks_dead", "Webhooks given up after their time, which became dead letters"),
             webhooks_dropped: counter!("webhook_events_dropped", "Webhook events lost because too many waited"),
+            webhooks_collapsed: counter!(
+                "webhook_events_collapsed",
+                "Webhook events not sent because later ones made them pointless while they waited"
+            ),
             webhook_store_errors: single!("webhook_store_errors", "Failures to write webhooks to disk"),
             relay: RelayMetrics::new(&mut registry),
             cluster: ClusterMetrics::new(&mut registry),
@@ -300,6 +307,7 @@ impl Metrics {
             webhooks_failed: of(&self.webhooks_failed),
             webhooks_dead: of(&self.webhooks_dead),
             webhooks_dropped: of(&self.webhooks_dropped),
+            webhooks_collapsed: of(&self.webhooks_collapsed),
         }
     }
 

@@ -309,21 +309,25 @@ impl Link {
     pub(super) async fn tell(&self, line: Line) -> Result<Infallible, Reason> {
         let mut ticks = interval(DUTY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut told = 0;
+        let mut told = [0, 0];
         loop {
             ticks.tick().await;
             let _telling = self.telling.lock().await;
             while self.on_duty.load(Ordering::Relaxed) {
                 let mut call = self.script(&line, Script::Duty);
-                call.arg(told);
+                call.arg(&told);
                 let mut answer = self.call(&line, call).await?;
-                let lost = answer.number().ok_or_else(nonsense)?;
+                let (open, trusted) = (answer.number(), answer.number());
+                let (open, trusted) = open.zip(trusted).ok_or_else(nonsense)?;
+                let lost = open + trusted;
                 if lost > 0 {
-                    error!(lost, "webhook events were lost: too many waited to be told");
+                    error!(lost, trusted, open, "webhook events lost: the cluster queue is full");
                     self.hub.metrics.edges_lost(lost);
                 }
-                let edges = answer.list().ok_or_else(nonsense)?.texts();
-                told = edges.len();
+                let mut edges = answer.list().ok_or_else(nonsense)?.texts();
+                let open = answer.list().ok_or_else(nonsense)?.texts();
+                told = [edges.len(), open.len()];
+                edges.extend(open);
                 if edges.is_empty() {
                     break;
                 }

@@ -156,8 +156,11 @@ pub struct WebhooksConfig {
     pub retry_period: Duration,
     /// Requests to one endpoint at the same time, each about other channels.
     pub concurrency: usize,
-    /// Bytes that may wait for one endpoint; above it the oldest event is dropped.
+    /// Bytes that may wait for one endpoint. Above it events are dropped, open ones first, and those of the source with
+    /// most of them.
     pub max_pending: usize,
+    /// Bytes of events, of all endpoints, that may wait to be written to disk. Above it they are dropped in the same order.
+    pub max_unwritten: usize,
     /// Bytes of dead letters of one endpoint; above it the oldest is dropped.
     pub max_dead: usize,
     /// After a start, the time in which clients of the process before may come back without anybody hearing of it.
@@ -409,6 +412,7 @@ impl Default for Config {
                 retry_period: Duration::from_secs(5 * 60),
                 concurrency: 8,
                 max_pending: 64 * 1024 * 1024,
+                max_unwritten: 64 * 1024 * 1024,
                 max_dead: 64 * 1024 * 1024,
                 restart_grace: Duration::from_secs(20),
             },

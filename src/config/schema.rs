@@ -93,6 +93,7 @@ pub(super) fn node<V: Visitor>(v: &mut V, config: &mut Config) {
         v.key("retry_period", &mut webhooks.retry_period, duration(Duration::ZERO..=24 * HOUR));
         v.key("concurrency", &mut webhooks.concurrency, number(1..=1000));
         v.key("max_pending", &mut webhooks.max_pending, bytes(64 * KIB..=64 * GIB));
+        v.key("max_unwritten", &mut webhooks.max_unwritten, bytes(64 * KIB..=64 * GIB));
         v.key("max_dead", &mut webhooks.max_dead, bytes(0..=64 * GIB));
         v.key("restart_grace", &mut webhooks.restart_grace, duration(Duration::ZERO..=HOUR));
     });

@@ -145,14 +145,14 @@ impl Node {
 
     /// A client that was admitted has its greeting.
     pub fn greeted(&self, client: &Client) {
-        client.tenant.webhooks.connection_opened(client.socket_id);
+        client.tenant.webhooks.connection_opened(client.source(), client.socket_id);
     }
 
     /// A connection has ended and left everything: for this reason, or because the client went or vanished. `user_id` was
     /// signed in on it.
     pub fn disconnected(&self, client: &Client, reason: Option<&CloseReason>, user_id: Option<&UserId>) {
         let Tenant { webhooks, metrics, .. } = &*client.tenant;
-        webhooks.connection_closed(client.socket_id, reason, user_id);
+        webhooks.connection_closed(client.source(), client.socket_id, reason, user_id);
         metrics.closed(reason.map_or(0, CloseReason::code));
         metrics.dropped.inc_by(client.outbox.dropped());
     }

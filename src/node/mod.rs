@@ -26,7 +26,7 @@ use crate::outbox::Outbox;
 use crate::protocol::{ChannelName, SocketId, UserId};
 use crate::shutdown::Shutdown;
 use crate::subscription_memory::{AppSubscriptionMemory, SubscriptionMemory};
-use crate::webhooks::{AppWebhooks, Webhooks};
+use crate::webhooks::{self, AppWebhooks, Webhooks};
 
 use listing::Places;
 
@@ -200,7 +200,7 @@ impl Node {
                 |channel: &ChannelName| redis.is_none_or(|redis| redis.is_reachable(app, Recipient::Channel(channel)));
             let due = tenant.channels.tick(now, is_reachable);
             for channel in &due.counted {
-                tenant.count_changed(channel);
+                tenant.count_changed(channel, None);
             }
             for channel in &due.touched {
                 self.touch(tenant, Recipient::Channel(channel), Source::Node);
@@ -212,10 +212,11 @@ impl Node {
             tenant.metrics.subscriptions_refused("cluster", due.cut_off);
             self.note_not_subscribed(tenant, due.unconfirmed, due.cut_off);
             for user_id in tenant.users.tick(now) {
-                tenant.user_changed(&user_id);
+                tenant.user_changed(&user_id, None);
             }
             tenant.webhooks.tick(now);
         }
+        self.webhooks.report(now, false);
     }
 }
 
@@ -263,21 +264,30 @@ impl Tenant {
     }
 }
 
-/// Something may have changed. Others may be changing it at the same moment, so webhooks look for themselves.
+impl Client {
+    /// Whose doing it is what this client causes: clients of the same source share what they may leave in a queue.
+    fn source(&self) -> webhooks::Source {
+        webhooks::Source::connection(self.socket_id)
+    }
+}
+
+/// Something may have changed, by this source if it is known. Others may be changing it at the same moment, so webhooks look
+/// for themselves.
 impl Tenant {
-    fn channel_changed(&self, channel: &ChannelName) {
-        self.webhooks.channel_changed(channel, || self.channels.occupancy(channel).subscriptions > 0);
+    fn channel_changed(&self, channel: &ChannelName, source: webhooks::Source) {
+        let is_occupied = || self.channels.occupancy(channel).subscriptions > 0;
+        self.webhooks.channel_changed(channel, Some(source), is_occupied);
     }
 
-    fn member_changed(&self, channel: &ChannelName, user_id: &UserId) {
-        self.webhooks.member_changed(channel, user_id, || self.channels.is_member(channel, user_id));
+    fn member_changed(&self, channel: &ChannelName, user_id: &UserId, source: webhooks::Source) {
+        self.webhooks.member_changed(channel, user_id, Some(source), || self.channels.is_member(channel, user_id));
     }
 
-    fn count_changed(&self, channel: &ChannelName) {
-        self.webhooks.count_changed(channel, || self.channels.occupancy(channel).subscriptions);
+    fn count_changed(&self, channel: &ChannelName, source: Option<webhooks::Source>) {
+        self.webhooks.count_changed(channel, source, || self.channels.occupancy(channel).subscriptions);
     }
 
-    fn user_changed(&self, user_id: &UserId) {
-        self.webhooks.user_changed(user_id, || self.users.is_online(user_id));
+    fn user_changed(&self, user_id: &UserId, source: Option<webhooks::Source>) {
+        self.webhooks.user_changed(user_id, source, || self.users.is_online(user_id));
     }
 }

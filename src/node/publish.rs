@@ -105,7 +105,8 @@ impl Node {
                 })?;
             }
         }
-        tenant.webhooks.client_event(&ClientEventNews { channel, event, data, from: client.socket_id, user_id });
+        let news = ClientEventNews { channel, event, data, from: client.socket_id, user_id };
+        tenant.webhooks.client_event(client.source(), &news);
         tenant.metrics.client_events.inc();
         Ok(())
     }

@@ -11,6 +11,7 @@ use crate::metrics::NotSubscribed;
 use crate::protocol::{ChannelName, Member, SignIn, SocketId, SubscriptionError, UserId};
 use crate::subscription_memory::Charge;
 use crate::untrusted::Untrusted;
+use crate::webhooks;
 
 use super::{Client, Node, Tenant};
 
@@ -68,16 +69,16 @@ impl Node {
         let changed = tenant.channels.subscribe(channel, subscriber, life, now)?;
         debug!(app = tenant.app.id(), %channel, socket_id = %client.socket_id, ?changed, "subscribed");
         if changed.occupied {
-            tenant.channel_changed(channel);
+            tenant.channel_changed(channel, client.source());
         }
         if let Some(user_id) = user_id.as_ref().filter(|_| changed.member_added) {
-            tenant.member_changed(channel, user_id);
+            tenant.member_changed(channel, user_id, client.source());
         }
         if changed.cache_miss {
-            tenant.webhooks.cache_miss(channel, now);
+            tenant.webhooks.cache_miss(channel, client.source(), now);
         }
         if changed.counted {
-            tenant.count_changed(channel);
+            tenant.count_changed(channel, Some(client.source()));
         }
         if changed.touched {
             self.touch(tenant, of_channel, Source::Connection(client.socket_id));
@@ -108,14 +109,15 @@ impl Node {
         socket_id: SocketId,
         changed: &Unsubscribed,
     ) {
+        let source = webhooks::Source::connection(socket_id);
         if let Some(user_id) = &changed.member_removed {
-            tenant.member_changed(channel, user_id);
+            tenant.member_changed(channel, user_id, source);
         }
         if changed.vacated {
-            tenant.channel_changed(channel);
+            tenant.channel_changed(channel, source);
         }
         if changed.counted {
-            tenant.count_changed(channel);
+            tenant.count_changed(channel, Some(source));
         }
         if changed.touched {
             self.touch(tenant, Recipient::Channel(channel), Source::Connection(socket_id));

@@ -95,7 +95,7 @@ impl Node {
 
     fn user_changed(&self, client: &Client, user_id: &UserId, changed: &Changed) {
         if changed.online {
-            client.tenant.user_changed(user_id);
+            client.tenant.user_changed(user_id, Some(client.source()));
         }
         for touched in &changed.touched {
             self.touch(&client.tenant, Recipient::User(touched), Source::Connection(client.socket_id));

@@ -15,10 +15,15 @@ use super::event::Happening;
 use super::facts::{Fact, Facts, Turn};
 use super::inbox::{Change, News};
 use super::letter::Address;
+use super::source::Source;
 use super::store::Store;
 
 /// How long the same cache channel is not reported again (§5.2).
 const MISS_PAUSE: Duration = Duration::from_secs(10);
+
+/// Ends that are told in one go, between which clients get their turn at the lock; and those in one tick. A hundred thousand
+/// channels that one client has left at once are told over some seconds.
+const ENDED: [usize; 2] = [100, 5000];
 
 /// What an app's backend is told.
 #[derive(Debug)]
@@ -105,35 +110,41 @@ impl AppWebhooks {
         }
     }
 
-    /// A channel may have been occupied or vacated.
-    pub fn channel_changed(&self, channel: &ChannelName, is_occupied: impl FnOnce() -> bool) {
-        self.look(|| Fact::Occupied(channel.clone()), is_occupied, self.delay);
+    /// A channel may have been occupied or vacated, by this source if it is known.
+    pub fn channel_changed(&self, channel: &ChannelName, source: Option<Source>, is_occupied: impl FnOnce() -> bool) {
+        self.look(|| Fact::Occupied(channel.clone()), source, is_occupied, self.delay);
     }
 
     /// A user may have come to a presence channel, or left it.
-    pub fn member_changed(&self, channel: &ChannelName, user_id: &UserId, is_member: impl FnOnce() -> bool) {
-        self.look(|| Fact::Member(channel.clone(), user_id.clone()), is_member, self.delay);
+    pub fn member_changed(
+        &self,
+        channel: &ChannelName,
+        user_id: &UserId,
+        source: Option<Source>,
+        is_member: impl FnOnce() -> bool,
+    ) {
+        self.look(|| Fact::Member(channel.clone(), user_id.clone()), source, is_member, self.delay);
     }
 
     /// A user may have come online or gone offline. The app's `offline_delay` is over by then.
-    pub fn user_changed(&self, user_id: &UserId, is_online: impl FnOnce() -> bool) {
-        self.look(|| Fact::Online(user_id.clone()), is_online, Duration::ZERO);
+    pub fn user_changed(&self, user_id: &UserId, source: Option<Source>, is_online: impl FnOnce() -> bool) {
+        self.look(|| Fact::Online(user_id.clone()), source, is_online, Duration::ZERO);
     }
 
     /// A channel may have another number of subscribers.
-    pub fn count_changed(&self, channel: &ChannelName, count: impl FnOnce() -> usize) {
+    pub fn count_changed(&self, channel: &ChannelName, source: Option<Source>, count: impl FnOnce() -> usize) {
         if self.wants(WebhookEvent::SubscriptionCount, Some(channel)) {
             let _order = self.state.lock();
-            self.tell(&Happening::Count(channel, count()), None);
+            self.tell(&Happening::Count(channel, count()), source, None);
         }
     }
 
     /// Somebody has subscribed to a cache channel that has nothing to show.
-    pub fn cache_miss(&self, channel: &ChannelName, now: Instant) {
+    pub fn cache_miss(&self, channel: &ChannelName, source: Source, now: Instant) {
         if self.wants(WebhookEvent::CacheMiss, Some(channel)) {
             let mut state = self.state.lock();
             if state.misses.is_news(channel, now) {
-                self.tell(&Happening::Channel(WebhookEvent::CacheMiss, channel), None);
+                self.tell(&Happening::Channel(WebhookEvent::CacheMiss, channel), Some(source), None);
             }
         }
     }
@@ -150,7 +161,7 @@ impl AppWebhooks {
             Decided::Count(channel, count) => Happening::Count(channel, count),
             Decided::CacheMiss(channel) => Happening::Channel(WebhookEvent::CacheMiss, channel),
         };
-        self.tell(&happening, None);
+        self.tell(&happening, None, None);
     }
 
     /// Waits until everything told so far, of any app, is on disk.
@@ -164,22 +175,28 @@ impl AppWebhooks {
     }
 
     /// A client event was passed on.
-    pub fn client_event(&self, news: &ClientEventNews<'_>) {
+    pub fn client_event(&self, source: Source, news: &ClientEventNews<'_>) {
         let ClientEventNews { channel, event, data, from, user_id } = *news;
-        self.tell(&Happening::ClientEvent { channel, event, data, from, user_id }, None);
+        self.tell(&Happening::ClientEvent { channel, event, data, from, user_id }, Some(source), None);
     }
 
     /// A client was greeted.
-    pub fn connection_opened(&self, socket_id: SocketId) {
-        self.tell(&Happening::Opened(socket_id), None);
+    pub fn connection_opened(&self, source: Source, socket_id: SocketId) {
+        self.tell(&Happening::Opened(socket_id), Some(source), None);
     }
 
     /// A connection has ended: for this reason, or because the client went or vanished.
-    pub fn connection_closed(&self, socket_id: SocketId, reason: Option<&CloseReason>, user_id: Option<&UserId>) {
+    pub fn connection_closed(
+        &self,
+        source: Source,
+        socket_id: SocketId,
+        reason: Option<&CloseReason>,
+        user_id: Option<&UserId>,
+    ) {
         if self.wants(WebhookEvent::ConnectionClosed, None) {
             let code = reason.map_or(0, CloseReason::code);
             let reason = reason.map_or_else(|| "Closed by the client".to_owned(), ToString::to_string);
-            self.tell(&Happening::Closed { socket_id, code, reason: &reason, user_id }, None);
+            self.tell(&Happening::Closed { socket_id, code, reason: &reason, user_id }, Some(source), None);
         }
     }
 
@@ -188,10 +205,16 @@ impl AppWebhooks {
         if self.endpoints.is_empty() {
             return;
         }
-        let mut state = self.state.lock();
-        state.misses.expire(now);
-        while let Some(fact) = state.facts.next_ended(now) {
-            self.tell_fact(&fact, &Turn::Ended);
+        let [at_once, in_all] = ENDED;
+        for slice in 0..in_all / at_once {
+            let mut state = self.state.lock();
+            if slice == 0 {
+                state.misses.expire(now);
+            }
+            for _ in 0..at_once {
+                let Some((fact, source)) = state.facts.next_ended(now) else { return };
+                self.tell_fact(&fact, source, &Turn::Ended);
+            }
         }
     }
 
@@ -204,19 +227,25 @@ impl AppWebhooks {
     pub(super) fn end_all(&self) {
         let mut state = self.state.lock();
         for fact in state.facts.end_all() {
-            self.tell_fact(&fact, &Turn::Ended);
+            self.tell_fact(&fact, None, &Turn::Ended);
         }
     }
 
-    fn look(&self, fact: impl FnOnce() -> Fact, is_true: impl FnOnce() -> bool, delay: Duration) {
+    fn look(
+        &self,
+        fact: impl FnOnce() -> Fact,
+        source: Option<Source>,
+        is_true: impl FnOnce() -> bool,
+        delay: Duration,
+    ) {
         if self.endpoints.is_empty() {
             return;
         }
         let fact = fact();
         if self.follows(&fact) {
             let mut state = self.state.lock();
-            if let Some(turn) = state.facts.look(&fact, is_true(), delay, Instant::now()) {
-                self.tell_fact(&fact, &turn);
+            if let Some(turn) = state.facts.look(&fact, source, is_true(), delay, Instant::now()) {
+                self.tell_fact(&fact, source, &turn);
             }
         }
     }
@@ -234,12 +263,12 @@ impl AppWebhooks {
         self.endpoints.iter().any(|endpoint| endpoint.wants(kind, channel.map(ChannelName::as_str)))
     }
 
-    fn tell_fact(&self, fact: &Fact, turn: &Turn) {
-        self.tell(&fact.happening(turn), Some((self.entry(fact), *turn == Turn::Began)));
+    fn tell_fact(&self, fact: &Fact, source: Option<Source>, turn: &Turn) {
+        self.tell(&fact.happening(turn), source, Some((self.entry(fact), *turn == Turn::Began)));
     }
 
     /// Hands it to the endpoints that want it, and keeps what the backend is `told` by it, also if that is nothing.
-    fn tell(&self, happening: &Happening<'_>, told: Option<(String, bool)>) {
+    fn tell(&self, happening: &Happening<'_>, source: Option<Source>, told: Option<(String, bool)>) {
         let (kind, channel) = (happening.kind(), happening.channel().map(ChannelName::as_str));
         let wanting = self.endpoints.iter().filter(|endpoint| endpoint.wants(kind, channel));
         let to: Vec<&Address> = wanting.map(|endpoint| &endpoint.address).collect();
@@ -247,7 +276,9 @@ impl AppWebhooks {
             return;
         }
         self.metrics.webhook_events.inc_by(to.len() as u64);
-        self.store.keep(&to, News { subject: happening.subject().into(), text: happening.encode().into(), told });
+        let subject = happening.subject();
+        let source = source.unwrap_or_else(|| Source::subject(&subject));
+        self.store.keep(&to, News { subject: subject.into(), text: happening.encode().into(), source, told });
     }
 
     /// A fact in the store, which all apps share.

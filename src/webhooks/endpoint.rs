@@ -20,10 +20,12 @@ use super::attempt::{Attempt, Target};
 use super::inbox::Change;
 use super::letter::{Address, DeadLetter, body};
 use super::queue::{Event, Next, Queue, Rules, Verdict};
+use super::source::Lost;
 use super::store::Store;
 use super::unix_ms;
+use super::untold::Untold;
 
-/// The pause between two log lines about the same thing.
+/// The pause between two log lines that it fails.
 const LOG_PAUSE: Duration = Duration::from_secs(10);
 
 /// An endpoint at work.
@@ -38,9 +40,10 @@ pub(super) struct Endpoint {
     concurrency: usize,
     changed: Notify,
     metrics: AppMetrics,
-    drops: Mutex<Quiet>,
-    deaths: Mutex<Quiet>,
-    complaints: Mutex<Quiet>,
+    /// What the log has to say.
+    pub(super) untold: Mutex<Untold>,
+    /// When the log said last that it fails.
+    complained: Mutex<Option<Instant>>,
 }
 
 /// How it went so far.
@@ -51,25 +54,6 @@ pub(super) struct History {
     pub(super) last_failure: Option<Attempt>,
     /// The log says that it fails.
     complained: bool,
-}
-
-/// Says the same thing only now and then.
-#[derive(Debug, Default)]
-struct Quiet {
-    said: Option<Instant>,
-    count: u64,
-}
-
-impl Quiet {
-    /// Counts some more of it; the number to say, if it is time to say it.
-    fn more(&mut self, count: u64, now: Instant) -> Option<u64> {
-        self.count += count;
-        if self.said.is_some_and(|said| now < said + LOG_PAUSE) {
-            return None;
-        }
-        self.said = Some(now);
-        Some(std::mem::take(&mut self.count))
-    }
 }
 
 impl Endpoint {
@@ -103,9 +87,8 @@ impl Endpoint {
             concurrency: config.concurrency,
             changed: Notify::new(),
             metrics,
-            drops: Mutex::default(),
-            deaths: Mutex::default(),
-            complaints: Mutex::default(),
+            untold: Mutex::default(),
+            complained: Mutex::default(),
         }
     }
 
@@ -116,15 +99,19 @@ impl Endpoint {
         self.events.contains(&kind) && channel.is_none_or(wanted)
     }
 
-    /// Adds an event that is kept. Returns the numbers of those that had to go for it; together what was one delivery.
+    /// Adds an event that is kept. Returns the numbers of those that are over for it, together what was one delivery: they
+    /// had to go, or need not be told any more.
     pub(super) fn push(&self, event: Event) -> Vec<Vec<u64>> {
-        let dropped = self.queue.lock().push(event, Instant::now());
+        let pushed = self.queue.lock().push(event, Instant::now());
         self.changed.notify_one();
-        let events: usize = dropped.iter().map(Vec::len).sum();
-        if events > 0 {
-            self.lost(events, "webhooks.max_pending");
-        }
-        dropped.into_iter().map(|events| events.iter().map(|event| event.id).collect()).collect()
+        let mut lost = Lost::default();
+        pushed.dropped.iter().flatten().for_each(|event| lost.add(&event.subject));
+        self.lost(lost, "webhooks.max_pending");
+        self.collapsed(pushed.collapsed.len() as u64);
+        let ids = |events: Vec<Event>| events.iter().map(|event| event.id).collect();
+        let mut over: Vec<Vec<u64>> = pushed.dropped.into_iter().map(ids).collect();
+        over.extend((!pushed.collapsed.is_empty()).then_some(pushed.collapsed));
+        over
     }
 
     /// Adds a delivery that was made before.
@@ -133,11 +120,18 @@ impl Endpoint {
         self.changed.notify_one();
     }
 
-    /// Counts events that are lost, and says so.
-    pub(super) fn lost(&self, events: usize, why: &'static str) {
-        self.metrics.webhooks_dropped.inc_by(events as u64);
-        if let Some(count) = self.drops.lock().more(events as u64, Instant::now()) {
-            warn!(app = self.address.app, endpoint = self.address.shown(), count, why, "webhook events dropped");
+    /// Counts events that are lost. The log says so within a second.
+    pub(super) fn lost(&self, lost: Lost, why: &'static str) {
+        if lost.count() > 0 {
+            self.metrics.webhooks_dropped.inc_by(lost.count());
+            self.untold.lock().lost(lost, why);
+        }
+    }
+
+    /// Counts events that need not be told.
+    pub(super) fn collapsed(&self, events: u64) {
+        if events > 0 {
+            self.metrics.webhooks_collapsed.inc_by(events);
         }
     }
 
@@ -194,13 +188,7 @@ impl Endpoint {
                 self.metrics.webhooks_dead.inc();
                 let letter = DeadLetter::new(&self.address, &delivery, attempt.outcome());
                 store.change(Change::Bury(letter));
-                if let Some(count) = self.deaths.lock().more(1, Instant::now()) {
-                    let (app, endpoint, reason) = (&self.address.app, self.address.shown(), attempt.outcome());
-                    warn!(
-                        app,
-                        endpoint, count, delivery_id, reason, "webhooks given up; `fanfare webhooks` shows them"
-                    );
-                }
+                self.untold.lock().given_up(delivery_id, attempt.outcome());
             }
             Some(Verdict::Again(pause)) => debug!(delivery_id, ?pause, "webhook will be sent again"),
             None => {}
@@ -227,9 +215,19 @@ impl Endpoint {
             info!(app, endpoint, "webhook endpoint answers again");
         }
         // One that fails every other request is not worth two lines for each of them.
-        if !is_success && !was_failing && self.complaints.lock().more(1, Instant::now()).is_some() {
+        if !is_success && !was_failing && self.may_complain() {
             history.complained = true;
             warn!(app, endpoint, reason = attempt.outcome(), "webhook endpoint fails; it will be tried again");
         }
+    }
+
+    fn may_complain(&self) -> bool {
+        let now = Instant::now();
+        let mut complained = self.complained.lock();
+        let may = complained.is_none_or(|at| now >= at + LOG_PAUSE);
+        if may {
+            *complained = Some(now);
+        }
+        may
     }
 }

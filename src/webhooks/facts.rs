@@ -12,6 +12,7 @@ use crate::config::WebhookEvent;
 use crate::protocol::{ChannelName, UserId};
 
 use super::event::Happening;
+use super::source::Source;
 
 /// Something that begins and ends.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -29,7 +30,7 @@ pub(super) enum Fact {
 pub(super) struct Facts {
     /// All that was told to have begun, and since it has ended, when that will be told.
     told: HashMap<Fact, Option<Leaving>>,
-    leaving: BTreeMap<Leaving, Fact>,
+    leaving: BTreeMap<Leaving, (Fact, Option<Source>)>,
     departures: u64,
 }
 
@@ -46,8 +47,15 @@ pub(super) enum Turn {
 }
 
 impl Facts {
-    /// Takes note of what is true. An end is told after `delay`, unless that is zero.
-    pub(super) fn look(&mut self, fact: &Fact, is_true: bool, delay: Duration, now: Instant) -> Option<Turn> {
+    /// Takes note of what is true, and whose doing that is. An end is told after `delay`, unless that is zero.
+    pub(super) fn look(
+        &mut self,
+        fact: &Fact,
+        source: Option<Source>,
+        is_true: bool,
+        delay: Duration,
+        now: Instant,
+    ) -> Option<Turn> {
         match (self.told.get_mut(fact), is_true) {
             (None, true) => {
                 self.told.insert(fact.clone(), None);
@@ -66,7 +74,7 @@ impl Facts {
                 Some(Turn::Ended)
             }
             (Some(None), false) => {
-                self.leave(fact.clone(), now + delay);
+                self.leave(fact.clone(), source, now + delay);
                 None
             }
         }
@@ -74,15 +82,15 @@ impl Facts {
 
     /// Takes over what the process before had told. It ends at `until`, unless it is seen to be true before.
     pub(super) fn inherit(&mut self, fact: Fact, until: Instant) {
-        self.leave(fact, until);
+        self.leave(fact, None, until);
     }
 
-    /// The next end that is to be told by `now`, in the order in which they came about.
-    pub(super) fn next_ended(&mut self, now: Instant) -> Option<Fact> {
+    /// The next end that is to be told by `now`, in the order in which they came about, and whose doing it is.
+    pub(super) fn next_ended(&mut self, now: Instant) -> Option<(Fact, Option<Source>)> {
         let entry = self.leaving.first_entry().filter(|entry| entry.key().0 <= now)?;
-        let fact = entry.remove();
+        let (fact, source) = entry.remove();
         self.told.remove(&fact);
-        Some(fact)
+        Some((fact, source))
     }
 
     /// Everything that was told, as having ended: members before their channels.
@@ -93,10 +101,10 @@ impl Facts {
         facts
     }
 
-    fn leave(&mut self, fact: Fact, until: Instant) {
+    fn leave(&mut self, fact: Fact, source: Option<Source>, until: Instant) {
         self.departures += 1;
         let leaving = (until, self.departures);
-        self.leaving.insert(leaving, fact.clone());
+        self.leaving.insert(leaving, (fact.clone(), source));
         self.told.insert(fact, Some(leaving));
     }
 }
@@ -158,32 +166,32 @@ mod tests {
     #[test]
     fn what_ends_and_begins_again_within_the_delay_is_never_told() {
         let (mut facts, start) = (Facts::default(), Instant::now());
-        assert_eq!(facts.look(&fact(), true, DELAY, start), Some(Turn::Began));
-        assert_eq!(facts.look(&fact(), true, DELAY, start), None);
-        assert_eq!(facts.look(&fact(), false, DELAY, start), None);
-        assert_eq!(facts.look(&fact(), true, DELAY, start + DELAY / 2), None);
+        assert_eq!(facts.look(&fact(), None, true, DELAY, start), Some(Turn::Began));
+        assert_eq!(facts.look(&fact(), None, true, DELAY, start), None);
+        assert_eq!(facts.look(&fact(), None, false, DELAY, start), None);
+        assert_eq!(facts.look(&fact(), None, true, DELAY, start + DELAY / 2), None);
         assert_eq!(facts.next_ended(start + DELAY * 2), None);
     }
 
     #[test]
     fn an_end_is_told_once_after_the_delay_and_the_next_beginning_again() {
         let (mut facts, start) = (Facts::default(), Instant::now());
-        facts.look(&fact(), true, DELAY, start);
-        facts.look(&fact(), false, DELAY, start);
-        facts.look(&fact(), false, DELAY, start + DELAY / 2);
+        facts.look(&fact(), None, true, DELAY, start);
+        facts.look(&fact(), None, false, DELAY, start);
+        facts.look(&fact(), None, false, DELAY, start + DELAY / 2);
         assert_eq!(facts.next_ended(start + DELAY - Duration::from_millis(1)), None);
-        assert_eq!(facts.next_ended(start + DELAY), Some(fact()));
+        assert_eq!(facts.next_ended(start + DELAY), Some((fact(), None)));
         assert_eq!(facts.next_ended(start + DELAY), None);
-        assert_eq!(facts.look(&fact(), false, DELAY, start + DELAY), None);
-        assert_eq!(facts.look(&fact(), true, DELAY, start + DELAY), Some(Turn::Began));
+        assert_eq!(facts.look(&fact(), None, false, DELAY, start + DELAY), None);
+        assert_eq!(facts.look(&fact(), None, true, DELAY, start + DELAY), Some(Turn::Began));
     }
 
     #[test]
     fn without_a_delay_an_end_is_told_at_once() {
         let (mut facts, start) = (Facts::default(), Instant::now());
-        facts.look(&fact(), true, Duration::ZERO, start);
-        assert_eq!(facts.look(&fact(), false, Duration::ZERO, start), Some(Turn::Ended));
-        assert_eq!(facts.look(&fact(), false, Duration::ZERO, start), None);
+        facts.look(&fact(), None, true, Duration::ZERO, start);
+        assert_eq!(facts.look(&fact(), None, false, Duration::ZERO, start), Some(Turn::Ended));
+        assert_eq!(facts.look(&fact(), None, false, Duration::ZERO, start), None);
     }
 
     #[test]
@@ -192,8 +200,8 @@ mod tests {
         let gone = Fact::Online(UserId::new("7"));
         facts.inherit(fact(), start + DELAY);
         facts.inherit(gone.clone(), start + DELAY);
-        assert_eq!(facts.look(&fact(), true, DELAY, start), None);
-        assert_eq!(facts.next_ended(start + DELAY), Some(gone));
+        assert_eq!(facts.look(&fact(), None, true, DELAY, start), None);
+        assert_eq!(facts.next_ended(start + DELAY), Some((gone, None)));
         assert_eq!(facts.next_ended(start + DELAY), None);
         assert_eq!(facts.end_all(), [fact()]);
     }

@@ -1,18 +1,22 @@
-//! What waits to be written.
+//! What waits to be written, within a bound in bytes. Above it, events are dropped in the order that [`super::ledger`] says,
+//! and so is what backends were told: after a restart they may hear of an end twice, or not. Everything else stays: it is
+//! about events that were written, and so bounded like these.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
+use super::ledger::{Entry, Ledger};
 use super::letter::{Address, DeadLetter};
 use super::queue::Event;
+use super::source::{Class, Lost, Source};
+use super::topics::{Effect, Topics};
 use super::unix_ms;
 
-/// Bytes that may wait for the disk. Above it the oldest change is dropped: a new event is lost then, and counted; what
-/// was to be forgotten is delivered again after a restart.
-const MAX_INBOX: usize = 64 * 1024 * 1024;
+/// The part of the bound that is written in one transaction, at most: meanwhile, the rest of it is for what comes.
+const PART: usize = 8;
 
 /// Bytes that a change takes besides its text, roughly.
 const OVERHEAD: usize = 200;
@@ -42,22 +46,34 @@ pub(super) struct News {
     pub(super) subject: Arc<str>,
     /// The JSON object.
     pub(super) text: Arc<str>,
+    /// Whose doing it is.
+    pub(super) source: Source,
     /// What the backend is told by it: a fact with the app's id in front, and whether it is true.
     pub(super) told: Option<(String, bool)>,
 }
 
-/// What waits for the writer; see [`MAX_INBOX`] for what happens when it is too much.
+/// What waits for the writer.
 pub(super) struct Inbox {
     pile: Mutex<Pile>,
     filled: Condvar,
 }
 
-#[derive(Default)]
 struct Pile {
-    changes: VecDeque<Change>,
+    max_bytes: usize,
+    /// In the order in which they came.
+    changes: BTreeMap<u64, (Change, Option<Entry>)>,
+    next: u64,
+    /// Bytes of changes, also of those that are being written.
     bytes: usize,
-    /// Events that were dropped, by endpoint.
-    dropped: HashMap<Address, usize>,
+    /// Bytes that are being written.
+    writing: usize,
+    /// Changes that may be dropped; they have an entry.
+    ledger: Ledger,
+    /// What the events among them are about, by endpoint.
+    topics: Topics,
+    /// What backends are told, by fact: the latest word is enough.
+    told: HashMap<String, u64>,
+    losses: Losses,
     /// The number of the next event.
     next_id: u64,
     /// When the last event came about, in milliseconds since 1970.
@@ -65,48 +81,97 @@ struct Pile {
     closed: bool,
 }
 
+/// What became of events that will not be written, by endpoint.
+#[derive(Debug, Default)]
+pub(super) struct Losses {
+    pub(super) dropped: HashMap<Address, Lost>,
+    /// Those that need not be told any more.
+    pub(super) collapsed: HashMap<Address, u64>,
+}
+
+/// What the writer has to do.
+pub(super) struct Work {
+    pub(super) changes: Vec<Change>,
+    pub(super) losses: Losses,
+}
+
 impl Inbox {
-    /// An empty one, in which the first event gets the number `next_id`.
-    pub(super) fn new(next_id: u64) -> Self {
-        Self { pile: Mutex::new(Pile { next_id, ..Pile::default() }), filled: Condvar::new() }
+    /// An empty one for `max_bytes`, in which the first event gets the number `next_id`.
+    pub(super) fn new(max_bytes: usize, next_id: u64) -> Self {
+        let pile = Pile {
+            max_bytes,
+            changes: BTreeMap::new(),
+            next: 0,
+            bytes: 0,
+            writing: 0,
+            ledger: Ledger::default(),
+            topics: Topics::default(),
+            told: HashMap::new(),
+            losses: Losses::default(),
+            next_id,
+            last_ms: 0,
+            closed: false,
+        };
+        Self { pile: Mutex::new(pile), filled: Condvar::new() }
     }
 
     /// Adds an event for each address, and what the backend now believes. Events get their numbers here, and their time,
     /// so that both tell the order.
     pub(super) fn keep(&self, to: &[&Address], news: News) {
-        let News { subject, text, told } = news;
+        let News { subject, text, source, told } = news;
         let mut pile = self.pile.lock();
         // The system's clock may be set back.
         pile.last_ms = pile.last_ms.max(unix_ms());
         for address in to {
             let (id, time_ms) = (pile.next_id, pile.last_ms);
             pile.next_id += 1;
-            let event = Event { id, subject: Arc::clone(&subject), time_ms, text: Arc::clone(&text) };
-            pile.push(Change::Keep((*address).clone(), event));
+            let event = Event { id, subject: Arc::clone(&subject), time_ms, text: Arc::clone(&text), source };
+            pile.keep(address, event);
         }
         if let Some((fact, is_true)) = told {
-            pile.push(Change::Tell(fact, is_true));
+            pile.tell(fact, is_true, Class::of(&subject), source);
         }
+        pile.shrink();
         drop(pile);
         self.filled.notify_one();
     }
 
-    /// Everything that has come up, once there is something, and the events that were dropped; `None` at the end.
-    pub(super) fn take(&self) -> Option<(VecDeque<Change>, HashMap<Address, usize>)> {
+    /// What has come up, once there is something: all of it, or a part if that is much. `None` at the end.
+    pub(super) fn take(&self) -> Option<Work> {
         let mut pile = self.pile.lock();
-        while pile.changes.is_empty() {
+        // What was taken before is written.
+        pile.bytes -= std::mem::take(&mut pile.writing);
+        while pile.changes.is_empty() && pile.losses.is_empty() {
             if pile.closed {
                 return None;
             }
             self.filled.wait(&mut pile);
         }
-        pile.bytes = 0;
-        Some((std::mem::take(&mut pile.changes), std::mem::take(&mut pile.dropped)))
+        let most = pile.max_bytes / PART;
+        let mut changes = Vec::new();
+        while pile.writing < most
+            && let Some((place, _)) = pile.changes.first_key_value()
+        {
+            let place = *place;
+            let Some(change) = pile.remove(place) else { break };
+            pile.bytes += change.size();
+            pile.writing += change.size();
+            changes.push(change);
+        }
+        Some(Work { changes, losses: std::mem::take(&mut pile.losses) })
     }
 
     /// Adds a change.
     pub(super) fn push(&self, change: Change) {
-        self.pile.lock().push(change);
+        let mut pile = self.pile.lock();
+        match change {
+            Change::Keep(to, event) => pile.keep(&to, event),
+            // Of a process before, or of an app that is gone.
+            Change::Tell(fact, is_true) => pile.tell(fact, is_true, Class::Trusted, Source::subject("")),
+            change => drop(pile.add(change, None)),
+        }
+        pile.shrink();
+        drop(pile);
         self.filled.notify_one();
     }
 
@@ -124,28 +189,170 @@ impl Inbox {
 }
 
 impl Pile {
-    fn push(&mut self, change: Change) {
-        self.bytes += change.size();
-        self.changes.push_back(change);
-        while self.bytes > MAX_INBOX {
-            let Some(oldest) = self.changes.pop_front() else { return };
-            self.bytes -= oldest.size();
-            if let Change::Keep(to, _) = oldest {
-                *self.dropped.entry(to).or_default() += 1;
+    /// Adds an event, unless it is pointless together with one that waits.
+    fn keep(&mut self, to: &Address, event: Event) {
+        let changes = &self.changes;
+        let waiting = |place| match changes.get(&place) {
+            Some((Change::Keep(_, event), _)) => Some(event),
+            _ => None,
+        };
+        let effect = self.topics.effect(to, &event, waiting).at(self.bytes, self.max_bytes);
+        let (earlier, collapsed, is_kept) = match effect {
+            Effect::None => (None, 0, true),
+            Effect::Replaces(earlier) => (Some(earlier), 1, true),
+            Effect::Cancels(earlier) => (Some(earlier), 2, false),
+            Effect::Repeats => (None, 1, false),
+        };
+        if let Some(earlier) = earlier {
+            self.remove(earlier);
+        }
+        if collapsed > 0 {
+            *self.losses.collapsed.entry(to.clone()).or_default() += collapsed;
+        }
+        if is_kept {
+            self.topics.add(to, &event, self.next);
+            let account = (Class::of(&event.subject), event.source);
+            self.add(Change::Keep(to.clone(), event), Some(account));
+        }
+    }
+
+    fn tell(&mut self, fact: String, is_true: bool, class: Class, source: Source) {
+        if let Some(before) = self.told.get(&fact).copied() {
+            self.remove(before);
+        }
+        self.told.insert(fact.clone(), self.next);
+        self.add(Change::Tell(fact, is_true), Some((class, source)));
+    }
+
+    /// What may be dropped has a class and a source.
+    fn add(&mut self, change: Change, account: Option<(Class, Source)>) {
+        let (id, bytes) = (self.next, change.size());
+        let entry = account.map(|(class, source)| Entry { id, class, source, bytes });
+        if let Some(entry) = &entry {
+            self.ledger.add(entry);
+        }
+        self.next += 1;
+        self.bytes += bytes;
+        self.changes.insert(id, (change, entry));
+    }
+
+    fn remove(&mut self, place: u64) -> Option<Change> {
+        let (change, entry) = self.changes.remove(&place)?;
+        self.bytes -= change.size();
+        if let Some(entry) = &entry {
+            self.ledger.remove(entry);
+        }
+        match &change {
+            Change::Keep(to, event) => self.topics.remove(to, event, place),
+            Change::Tell(fact, _) if self.told.get(fact) == Some(&place) => drop(self.told.remove(fact)),
+            _ => {}
+        }
+        Some(change)
+    }
+
+    /// Drops what goes first until the bound holds.
+    fn shrink(&mut self) {
+        while self.bytes > self.max_bytes
+            && let Some(place) = self.ledger.first_to_go()
+        {
+            if let Some(Change::Keep(to, event)) = self.remove(place) {
+                self.losses.dropped.entry(to).or_default().add(&event.subject);
             }
         }
+    }
+}
+
+impl Losses {
+    fn is_empty(&self) -> bool {
+        self.dropped.is_empty() && self.collapsed.is_empty()
     }
 }
 
 impl Change {
     fn size(&self) -> usize {
         let text = match self {
-            Self::Keep(_, event) => event.text.len(),
+            Self::Keep(to, event) => event.text.len() + event.subject.len() + to.url.len(),
             Self::Bury(letter) => letter.texts().map(str::len).sum(),
             Self::Tell(fact, _) => fact.len(),
             Self::Batch(ids, ..) | Self::Forget(ids) => size_of_val(&**ids),
             _ => 0,
         };
         text + OVERHEAD
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(app: &str) -> Address {
+        Address { app: app.to_owned(), url: "http://a/".to_owned() }
+    }
+
+    fn news(subject: &str, name: &str, source: u64) -> News {
+        let text = format!(r#"{{"name":"{name}","channel":"{subject}"}}"#);
+        let told = Some((format!("42 occupied {subject}"), name == "channel_occupied"));
+        News { subject: subject.into(), text: text.into(), source: Source::from_number(source), told }
+    }
+
+    /// The subjects of events that would be written.
+    fn subjects(changes: &[Change]) -> Vec<&str> {
+        let subject = |change: &'_ Change| matches!(change, Change::Keep(..));
+        let kept = changes.iter().filter(|change| subject(change));
+        kept.filter_map(|change| if let Change::Keep(_, event) = change { Some(&*event.subject) } else { None })
+            .collect()
+    }
+
+    #[test]
+    fn above_the_bound_the_flood_goes_first_and_what_is_being_written_counts() {
+        let (inbox, to) = (Inbox::new(64 * 1024, 1), address("42"));
+        inbox.keep(&[&to], news("presence-room", "channel_occupied", 1));
+        inbox.keep(&[&to], news("quiet", "channel_occupied", 2));
+        let flood: u64 = 1000;
+        for n in 0..flood {
+            inbox.keep(&[&to], news(&format!("room-{n}"), "channel_occupied", 3));
+            assert!(inbox.pile.lock().bytes <= 64 * 1024);
+        }
+        let (mut kept, mut dropped) = (0, Lost::default());
+        for _ in 0..200 {
+            let work = inbox.take().unwrap();
+            let found = subjects(&work.changes);
+            assert!(kept > 0 || found.starts_with(&["presence-room", "quiet"]), "{found:?}");
+            kept += found.len() as u64;
+            work.losses.dropped.values().for_each(|lost| dropped.merge(*lost));
+            let pile = inbox.pile.lock();
+            // A part of it, so that there is room for others meanwhile.
+            assert!(pile.writing <= 64 * 1024 / PART + 1000, "{}", pile.writing);
+            if pile.changes.is_empty() {
+                break;
+            }
+        }
+        assert_eq!((kept + dropped.open, dropped.trusted), (flood + 2, 0));
+        assert!(dropped.open > flood / 2, "{dropped:?}");
+        inbox.close();
+        assert!(inbox.take().is_none());
+        let pile = inbox.pile.lock();
+        assert_eq!((pile.bytes, pile.writing), (0, 0));
+        assert!(pile.told.is_empty() && pile.topics.is_empty() && pile.ledger.first_to_go().is_none());
+    }
+
+    #[test]
+    fn a_pair_is_not_even_written_but_for_each_endpoint_by_itself() {
+        let (inbox, one, two) = (Inbox::new(64 * 1024, 1), address("1"), address("2"));
+        for n in 0..20 {
+            inbox.keep(&[&two], news(&format!("other-{n}"), "channel_occupied", 1));
+        }
+        inbox.keep(&[&one, &two], news("room", "channel_occupied", 1));
+        inbox.keep(&[&one], news("room", "channel_vacated", 1));
+        let (mut changes, mut collapsed) = (Vec::new(), HashMap::new());
+        while changes.len() < 20 + 20 + 2 {
+            let work = inbox.take().unwrap();
+            changes.extend(work.changes);
+            collapsed.extend(work.losses.collapsed);
+        }
+        assert_eq!(subjects(&changes).last(), Some(&"room"));
+        assert!(changes.iter().all(|change| !matches!(change, Change::Keep(to, _) if *to == one)));
+        assert!(matches!(changes.last(), Some(Change::Tell(fact, false)) if fact.ends_with("room")));
+        assert_eq!(collapsed, HashMap::from([(one, 2)]));
     }
 }

@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 
 use super::attempt::Attempt;
 use super::queue::{Delivery, Event};
+use super::source::Source;
 
 /// The endpoint that something is for: by its URL, which is what stays the same when a configuration changes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -23,6 +24,9 @@ pub(super) struct KeptEvent {
     pub(super) to: Address,
     pub(super) subject: Arc<str>,
     pub(super) time_ms: u64,
+    /// Whose doing it is; versions before did not ask.
+    #[serde(default)]
+    pub(super) source: Option<u64>,
     pub(super) event: Box<RawValue>,
 }
 
@@ -67,12 +71,14 @@ impl Address {
 
 impl KeptEvent {
     pub(super) fn new(to: &Address, event: &Event) -> Self {
-        let Event { subject, time_ms, text, .. } = event;
-        Self { to: to.clone(), subject: Arc::clone(subject), time_ms: *time_ms, event: raw(text) }
+        let Event { subject, time_ms, text, source, .. } = event;
+        let source = Some(source.number());
+        Self { to: to.clone(), subject: Arc::clone(subject), time_ms: *time_ms, source, event: raw(text) }
     }
 
     pub(super) fn into_event(self, id: u64) -> Event {
-        Event { id, subject: self.subject, time_ms: self.time_ms, text: self.event.get().into() }
+        let source = self.source.map_or_else(|| Source::subject(&self.subject), Source::from_number);
+        Event { id, subject: self.subject, time_ms: self.time_ms, text: self.event.get().into(), source }
     }
 }
 
@@ -92,8 +98,10 @@ impl DeadLetter {
 
     /// The events, for another try.
     pub(super) fn into_events(self, time_ms: u64) -> Vec<Event> {
-        let event =
-            |dead: DeadEvent| Event { id: dead.id, subject: dead.subject, time_ms, text: dead.event.get().into() };
+        let event = |dead: DeadEvent| {
+            let source = Source::subject(&dead.subject);
+            Event { id: dead.id, subject: dead.subject, time_ms, text: dead.event.get().into(), source }
+        };
         self.events.into_iter().map(event).collect()
     }
 

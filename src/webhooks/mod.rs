@@ -6,7 +6,9 @@
 //! ```
 //!
 //! `event` is what can be told, `facts` what an app's backend was told, `queue` the order in which an endpoint gets it,
-//! `attempt` one request. `store` is what is kept: an `inbox`, and the `writer` thread that takes it to `tables` on a `disk`,
+//! `attempt` one request. Inbox and queues are bounded and fair: `source` says whose doing an event is, `ledger` what is
+//! dropped first, `line` who is served next, `topics` which events a later one makes pointless, and `untold` counts losses
+//! for the log. `store` is what is kept: an `inbox`, and the `writer` thread that takes it to `tables` on a `disk`,
 //! in the form of a `letter`. `report` is what an operator sees of all this. The node tells what has changed and never waits; each
 //! endpoint has a task and a queue of its own, so whatever an endpoint does, it does to itself.
 
@@ -17,11 +19,16 @@ mod endpoint;
 mod event;
 mod facts;
 mod inbox;
+mod ledger;
 mod letter;
+mod line;
 mod queue;
 mod report;
+mod source;
 mod store;
 mod tables;
+mod topics;
+mod untold;
 mod writer;
 
 use std::collections::{BTreeMap, HashMap};
@@ -29,6 +36,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -42,13 +50,16 @@ use facts::Fact;
 use inbox::Change;
 use letter::{Address, DeadLetter};
 use queue::{Delivery, Event};
+use source::Lost;
 use store::Store;
 use tables::Found;
+use untold::Reporter;
 use writer::Readers;
 
 pub use app::{AppWebhooks, ClientEventNews, Decided};
 pub use attempt::Attempt;
 pub use report::{DeliveryReport, EndpointReport, ReplayError, State};
+pub use source::Source;
 pub use store::StoreError;
 
 /// The webhooks of all apps.
@@ -58,6 +69,7 @@ pub struct Webhooks {
     endpoints: Arc<Endpoints>,
     store: Arc<Store>,
     client: HttpClient,
+    reporter: Mutex<Reporter>,
 }
 
 /// Why webhooks cannot start.
@@ -108,7 +120,7 @@ impl Webhooks {
         let client = HttpClient::new(secure).map_err(OpenError::RootCertificates)?;
         // What nobody listens to needs no place on disk.
         let directory = config.webhooks.data_dir.as_deref().filter(|_| !all.is_empty());
-        let (store, found) = Store::open(directory)
+        let (store, found) = Store::open(directory, config.webhooks.max_unwritten)
             .map_err(|reason| OpenError::DataDir { path: directory.map(Into::into).unwrap_or_default(), reason })?;
         let by_address = all.iter().map(|endpoint| (endpoint.address.clone(), Arc::clone(endpoint))).collect();
         let endpoints = Arc::new(Endpoints { all, by_address, metrics: metrics.clone() });
@@ -121,7 +133,7 @@ impl Webhooks {
             (config.id.clone(), Arc::new(app))
         };
         let apps = config.apps.iter().map(app).collect();
-        let webhooks = Self { apps, endpoints, store, client };
+        let webhooks = Self { apps, endpoints, store, client, reporter: Mutex::default() };
         let shared = config.cluster.driver == ClusterDriver::Redis;
         webhooks.take_over(found, Instant::now() + config.webhooks.restart_grace, shared);
         Ok(webhooks)
@@ -167,15 +179,20 @@ impl Webhooks {
             info!(events = left, in_time, "webhooks wait on disk for the next start");
         } else if left > 0 {
             for endpoint in &self.endpoints.all {
-                let events = endpoint.queue.lock().len();
-                if events > 0 {
-                    endpoint.lost(events, "the process ends and webhooks.data_dir is empty");
-                }
+                let lost = endpoint.queue.lock().left();
+                endpoint.lost(lost, "the process ends and webhooks.data_dir is empty");
             }
         }
         let store = Arc::clone(&self.store);
         // Joins a thread that may be waiting for the disk.
         let _ = tokio::task::spawn_blocking(move || store.close()).await;
+        self.report(Instant::now(), true);
+    }
+
+    /// Logs what was lost and given up, each endpoint's at most once in ten seconds; all there is if this is the `last` call.
+    /// To be called now and then.
+    pub fn report(&self, now: Instant, last: bool) {
+        self.reporter.lock().report(&self.endpoints.all, now, last);
     }
 
     /// Events of all endpoints that were not delivered yet.
@@ -247,10 +264,19 @@ impl Readers for Endpoints {
         }
     }
 
-    fn dropped(&self, to: &Address, events: usize, why: &'static str) {
-        match self.by_address.get(to) {
-            Some(endpoint) => endpoint.lost(events, why),
-            None => warn!(app = to.app, endpoint = to.shown(), events, why, "webhook events dropped"),
+    fn dropped(&self, to: &Address, lost: Lost, why: &'static str) {
+        if let Some(endpoint) = self.by_address.get(to) {
+            endpoint.lost(lost, why);
+        } else {
+            // Dead letters of an endpoint that is no longer configured.
+            let (count, Lost { trusted, open }) = (lost.count(), lost);
+            warn!(app = to.app, endpoint = to.shown(), count, trusted, open, why, "webhook events dropped");
+        }
+    }
+
+    fn collapsed(&self, to: &Address, events: u64) {
+        if let Some(endpoint) = self.by_address.get(to) {
+            endpoint.collapsed(events);
         }
     }
 

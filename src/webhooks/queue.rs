@@ -1,14 +1,20 @@
 //! What waits for one endpoint, and what is to be sent next. Pure: it is told the time, and does no I/O.
 //!
-//! Events are taken in the order they came, except that those of a subject (a channel, a user, a connection) wait while
-//! an earlier delivery with that subject is under way or has failed and will be tried again. So a subject's events arrive
-//! in order, and whatever goes wrong with one of them holds back no other subject's.
+//! Events of a subject (a channel, a user, a connection) are sent in the order they came; they wait while an earlier
+//! delivery with that subject is under way or has failed and will be tried again. So a subject's events arrive in order, and
+//! whatever goes wrong with one of them holds back no other subject's. Sources take turns, see [`super::line`], and so do
+//! trusted and open events, if both wait. No request holds events of both classes: what is dropped goes by class, and a
+//! request that was made keeps its events.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::attempt::Attempt;
+use super::ledger::{Entry, Ledger};
+use super::line::{Line, Waiting};
+use super::source::{Class, Lost, Source};
+use super::topics::{Effect, Topics};
 
 /// Bytes that an event takes besides its text, roughly.
 const OVERHEAD: usize = 200;
@@ -31,6 +37,17 @@ pub(super) struct Event {
     pub(super) time_ms: u64,
     /// The JSON object.
     pub(super) text: Arc<str>,
+    /// Whose doing it is.
+    pub(super) source: Source,
+}
+
+/// What became of events when another one was added.
+#[derive(Debug, Default)]
+pub(super) struct Pushed {
+    /// Those that had to go because there is no room; together what was one delivery.
+    pub(super) dropped: Vec<Vec<Event>>,
+    /// Those that need not be told any more, by their numbers. The new one may be among them.
+    pub(super) collapsed: Vec<u64>,
 }
 
 /// One request, sent until it succeeds or its time is over. It has the number of its first event.
@@ -90,83 +107,101 @@ pub(super) struct Rules {
 #[derive(Debug)]
 pub(super) struct Queue {
     rules: Rules,
-    /// Events that are in no delivery yet, by subject.
-    waiting: HashMap<Arc<str>, VecDeque<Waiting>>,
-    /// All of them, in order.
-    order: BTreeMap<u64, Arc<str>>,
-    /// The first event of each subject that nothing holds back.
-    ready: BTreeMap<u64, Arc<str>>,
-    /// Events of those subjects.
-    ready_events: usize,
+    /// Events that are in no delivery yet.
+    line: Line,
+    /// What each of them is about.
+    topics: Topics,
+    /// All that may be dropped: events in no delivery yet, and deliveries that wait for their next attempt.
+    ledger: Ledger,
     deliveries: BTreeMap<u64, Delivery>,
+    /// Events in them.
+    delivering: usize,
     /// Deliveries that wait for their next attempt, by its time.
     due: BTreeSet<(Instant, u64)>,
     /// The same, by their number.
-    resting: BTreeMap<u64, Instant>,
-    /// How many deliveries each subject is in.
-    held: HashMap<Arc<str>, usize>,
+    resting: BTreeMap<u64, (Instant, Entry)>,
     bytes: usize,
     failures_in_a_row: u32,
     /// Whether the last one sent was a first attempt; they take turns with further ones.
     began_last: bool,
-}
-
-#[derive(Debug)]
-struct Waiting {
-    event: Event,
-    since: Instant,
+    /// The class of the last first attempt.
+    last_class: Class,
 }
 
 impl Queue {
     pub(super) fn new(rules: Rules) -> Self {
         Self {
             rules,
-            waiting: HashMap::new(),
-            order: BTreeMap::new(),
-            ready: BTreeMap::new(),
-            ready_events: 0,
+            line: Line::default(),
+            topics: Topics::default(),
+            ledger: Ledger::default(),
             deliveries: BTreeMap::new(),
+            delivering: 0,
             due: BTreeSet::new(),
             resting: BTreeMap::new(),
-            held: HashMap::new(),
             bytes: 0,
             failures_in_a_row: 0,
             began_last: false,
+            last_class: Class::Trusted,
         }
     }
 
-    /// Adds an event. Returns those that had to go for it, the oldest ones; together what was one delivery.
-    pub(super) fn push(&mut self, event: Event, now: Instant) -> Vec<Vec<Event>> {
-        self.bytes += size(&event);
-        self.order.insert(event.id, Arc::clone(&event.subject));
-        let subject = Arc::clone(&event.subject);
-        let of_subject = self.waiting.entry(Arc::clone(&subject)).or_default();
-        of_subject.push_back(Waiting { event, since: now });
-        if !self.held.contains_key(&subject) {
-            let first = of_subject[0].event.id;
-            self.ready_events += 1;
-            self.ready.insert(first, subject);
+    /// Adds an event, unless it is pointless together with one that waits, see [`super::topics`]. Which events have to go for
+    /// it, [`super::ledger`] says.
+    pub(super) fn push(&mut self, event: Event, now: Instant) -> Pushed {
+        let mut pushed = Pushed::default();
+        let mut place = None;
+        let effect = self.topics.effect(&(), &event, |id| self.line.get(id));
+        match effect.at(self.bytes, self.rules.max_bytes) {
+            Effect::None => {}
+            Effect::Replaces(earlier) => {
+                // It takes over the turn: what is replaced again and again would never be sent.
+                place = self.take_out(earlier).map(|gone| gone.place);
+                pushed.collapsed.push(earlier);
+            }
+            Effect::Cancels(earlier) => {
+                self.take_out(earlier);
+                pushed.collapsed.extend([earlier, event.id]);
+                return pushed;
+            }
+            Effect::Repeats => {
+                pushed.collapsed.push(event.id);
+                return pushed;
+            }
         }
-        std::iter::from_fn(|| self.drop_oldest()).collect()
+        self.bytes += size(&event);
+        self.topics.add(&(), &event, event.id);
+        self.ledger.add(&entry(&event));
+        self.line.push(event, place, now);
+        pushed.dropped = std::iter::from_fn(|| self.drop_one()).collect();
+        pushed
     }
 
     /// Adds a delivery that was made before: by a process before this one, or one that was given up.
     pub(super) fn restore(&mut self, events: Vec<Event>, time_ms: u64, now: Instant) {
-        self.bytes += events.iter().map(size).sum::<usize>();
         if let Some(id) = events.first().map(|event| event.id) {
-            self.rest(id, now);
             self.open(events, time_ms, now);
+            self.rest(id, now);
         }
     }
 
     /// What to send now. Whatever is returned counts as being sent.
     pub(super) fn next(&mut self, now: Instant, time_ms: u64) -> Next {
-        let (first_attempt, further_attempt) = (self.batch_due(), self.due.first().copied());
-        let begin = first_attempt.is_some_and(|at| at <= now);
+        let further_attempt = self.due.first().copied();
         let again = further_attempt.filter(|(at, _)| *at <= now);
-        if begin && !(again.is_some() && self.began_last) {
-            self.began_last = true;
-            let (events, since) = self.take_batch();
+        let [open, trusted] = [Class::Open, Class::Trusted].map(|class| self.batch_due(class));
+        let is_due = |batch: Option<(Instant, u64)>| batch.filter(|(at, _)| *at <= now).map(|(_, id)| id);
+        let begin = match (is_due(open), is_due(trusted)) {
+            // The older one, but no two open ones in a row.
+            (Some(open), Some(trusted)) if self.last_class == Class::Trusted && open < trusted => Some(Class::Open),
+            (_, Some(_)) => Some(Class::Trusted),
+            (open, None) => open.map(|_| Class::Open),
+        };
+        if let Some(class) = begin
+            && !(again.is_some() && self.began_last)
+            && let Some((events, since)) = self.take_batch(class)
+        {
+            (self.began_last, self.last_class) = (true, class);
             let (id, is_new_batch) = (events[0].id, self.rules.batch_size > 1);
             // An event of its own was made when it came about; a batch is made now.
             let (time_ms, since) = if events.len() > 1 { (time_ms, now) } else { (events[0].time_ms, since) };
@@ -178,7 +213,7 @@ impl Queue {
             self.wake(entry.1);
             return Next::Send { id: entry.1, is_new_batch: false };
         }
-        match first_attempt.into_iter().chain(further_attempt.map(|(at, _)| at)).min() {
+        match [open, trusted, further_attempt].into_iter().flatten().map(|(at, _)| at).min() {
             Some(at) => Next::Wait(at),
             None => Next::Idle,
         }
@@ -217,7 +252,15 @@ impl Queue {
 
     /// Events that were not delivered yet.
     pub(super) fn len(&self) -> usize {
-        self.order.len() + self.deliveries.values().map(|delivery| delivery.events.len()).sum::<usize>()
+        self.line.len() + self.delivering
+    }
+
+    /// Those events, by class.
+    pub(super) fn left(&self) -> Lost {
+        let mut left = Lost::default();
+        let delivering = self.deliveries.values().flat_map(|delivery| &delivery.events);
+        self.line.events().chain(delivering).for_each(|event| left.add(&event.subject));
+        left
     }
 
     /// Bytes they take, and what is remembered of their attempts.
@@ -233,7 +276,12 @@ impl Queue {
     /// Deliveries that were begun and are not finished, in order, with the time of their next attempt; those without
     /// one are being sent.
     pub(super) fn deliveries(&self) -> impl Iterator<Item = (&Delivery, Option<Instant>)> {
-        self.deliveries.iter().map(|(id, delivery)| (delivery, self.resting.get(id).copied()))
+        self.deliveries.iter().map(|(id, delivery)| (delivery, self.next_attempt(*id)))
+    }
+
+    /// When this delivery will be tried again; `None` while it is being sent.
+    pub(super) fn next_attempt(&self, id: u64) -> Option<Instant> {
+        self.resting.get(&id).map(|(due, _)| *due)
     }
 
     /// From now on no event waits for others.
@@ -244,60 +292,56 @@ impl Queue {
     /// Everybody's next attempt is now, and a further one soon: the endpoint is back.
     fn hurry(&mut self, now: Instant) {
         self.deliveries.values_mut().for_each(|delivery| delivery.failures = 0);
-        self.resting.values_mut().for_each(|due| *due = (*due).min(now));
-        self.due = self.resting.iter().map(|(id, due)| (*due, *id)).collect();
+        self.resting.values_mut().for_each(|(due, _)| *due = (*due).min(now));
+        self.due = self.resting.iter().map(|(id, (due, _))| (*due, *id)).collect();
     }
 
     /// A delivery waits for its next attempt.
     fn rest(&mut self, id: u64, due: Instant) {
-        self.resting.insert(id, due);
+        let Some(delivery) = self.deliveries.get(&id) else { return };
+        let entry = delivery.entry(id);
+        self.ledger.add(&entry);
+        self.resting.insert(id, (due, entry));
         self.due.insert((due, id));
     }
 
     /// It waits no longer.
     fn wake(&mut self, id: u64) {
-        if let Some(due) = self.resting.remove(&id) {
+        if let Some((due, entry)) = self.resting.remove(&id) {
             self.due.remove(&(due, id));
+            self.ledger.remove(&entry);
         }
     }
 
-    /// When the next first attempt may be made.
-    fn batch_due(&self) -> Option<Instant> {
-        let (_, subject) = self.ready.first_key_value()?;
-        let oldest = &self.waiting[subject][0];
-        let full = self.ready_events >= self.rules.batch_size;
-        Some(if full { oldest.since } else { oldest.since + self.rules.batch_wait })
+    /// When the next first attempt with events of this class may be made, and the number of its first event.
+    fn batch_due(&self, class: Class) -> Option<(Instant, u64)> {
+        let (first, ready) = self.line.next(class)?;
+        let since = first.place.since;
+        let full = ready >= self.rules.batch_size;
+        Some((if full { since } else { since + self.rules.batch_wait }, first.event.id))
     }
 
-    /// The oldest events that nothing holds back, and since when the last of them has waited.
-    fn take_batch(&mut self) -> (Vec<Event>, Instant) {
+    /// The next events of a class that nothing holds back, and since when the last of them has waited.
+    fn take_batch(&mut self, class: Class) -> Option<(Vec<Event>, Instant)> {
         let mut events: Vec<Event> = Vec::new();
         let mut last = None;
         while events.len() < self.rules.batch_size {
-            let Some((_, subject)) = self.ready.pop_first() else { break };
-            let of_subject = self.waiting.get_mut(&subject).expect("a ready subject has events");
-            let Waiting { event: first, since } = of_subject.pop_front().expect("a ready subject has events");
-            last = Some(since);
-            self.ready_events -= 1;
-            self.order.remove(&first.id);
-            match of_subject.front() {
-                Some(next) => drop(self.ready.insert(next.event.id, subject)),
-                None => drop(self.waiting.remove(&subject)),
-            }
-            events.push(first);
+            let Some(Waiting { event, place }) = self.line.take(class) else { break };
+            self.leave(&event);
+            last = Some(place.since);
+            events.push(event);
         }
-        (events, last.expect("an event is due"))
+        // A delivery has the number of its first event, which is the smallest.
+        events.sort_by_key(|event| event.id);
+        last.map(|last| (events, last))
     }
 
     fn open(&mut self, events: Vec<Event>, time_ms: u64, since: Instant) {
         for event in &events {
-            let holders = self.held.entry(Arc::clone(&event.subject)).or_default();
-            *holders += 1;
-            if let (1, Some(of_subject)) = (*holders, self.waiting.get(&event.subject)) {
-                self.ready.remove(&of_subject[0].event.id);
-                self.ready_events -= of_subject.len();
-            }
+            self.bytes += size(event);
+            self.line.hold(&event.subject);
         }
+        self.delivering += events.len();
         let give_up = since + self.rules.retry_period;
         let delivery = Delivery { time_ms, attempts: Vec::new(), attempt_count: 0, failures: 0, give_up, events };
         self.deliveries.insert(delivery.events[0].id, delivery);
@@ -306,55 +350,58 @@ impl Queue {
     fn close(&mut self, id: u64) -> Option<Delivery> {
         let delivery = self.deliveries.remove(&id)?;
         self.bytes -= delivery.attempts.iter().map(attempt_size).sum::<usize>();
+        self.delivering -= delivery.events.len();
         for event in &delivery.events {
             self.bytes -= size(event);
-            let holders = self.held.get_mut(&event.subject).expect("the delivery holds its subjects");
-            *holders -= 1;
-            if *holders > 0 {
-                continue;
-            }
-            self.held.remove(&event.subject);
-            if let Some(of_subject) = self.waiting.get(&event.subject) {
-                self.ready.insert(of_subject[0].event.id, Arc::clone(&event.subject));
-                self.ready_events += of_subject.len();
-            }
+            self.line.release(&event.subject);
         }
         Some(delivery)
     }
 
-    /// Drops the oldest that waits, be it for its first attempt or for another one, if all together is too much. What is
+    /// Drops what goes first, be it waiting for its first attempt or for another one, if all together is too much. What is
     /// being sent stays: the endpoint may have it already.
-    fn drop_oldest(&mut self) -> Option<Vec<Event>> {
+    fn drop_one(&mut self) -> Option<Vec<Event>> {
         if self.bytes <= self.rules.max_bytes {
             return None;
         }
-        let untried = self.order.first_key_value().map(|(id, _)| *id);
-        match self.resting.first_key_value().map(|(id, _)| *id) {
-            Some(tried) if untried.is_none_or(|untried| tried < untried) => {
-                self.wake(tried);
-                self.close(tried).map(|delivery| delivery.events)
-            }
-            _ => self.drop_untried().map(|event| vec![event]),
+        let id = self.ledger.first_to_go()?;
+        if self.resting.contains_key(&id) {
+            self.wake(id);
+            return self.close(id).map(|delivery| delivery.events);
         }
+        self.take_out(id).map(|gone| vec![gone.event])
     }
 
-    fn drop_untried(&mut self) -> Option<Event> {
-        let (_, subject) = self.order.pop_first()?;
-        let of_subject = self.waiting.get_mut(&subject).expect("a subject with an event in order has it");
-        let event = of_subject.pop_front().expect("a subject with an event in order has it").event;
-        let next = of_subject.front().map(|next| next.event.id);
-        if next.is_none() {
-            self.waiting.remove(&subject);
-        }
-        if self.ready.remove(&event.id).is_some() {
-            self.ready_events -= 1;
-            if let Some(next) = next {
-                self.ready.insert(next, subject);
-            }
-        }
-        self.bytes -= size(&event);
-        Some(event)
+    /// Removes an event that is in no delivery.
+    fn take_out(&mut self, id: u64) -> Option<Waiting> {
+        let gone = self.line.remove(id)?;
+        self.leave(&gone.event);
+        Some(gone)
     }
+
+    /// An event is no longer in the line.
+    fn leave(&mut self, event: &Event) {
+        self.bytes -= size(event);
+        self.topics.remove(&(), event, event.id);
+        self.ledger.remove(&entry(event));
+    }
+}
+
+impl Delivery {
+    /// How it counts in the ledger: it is trusted if any of its events is, and whose doing most of it is.
+    fn entry(&self, id: u64) -> Entry {
+        let class = self.events.iter().map(|event| Class::of(&event.subject)).max().unwrap_or(Class::Open);
+        let mut sources: HashMap<Source, usize> = HashMap::new();
+        self.events.iter().for_each(|event| *sources.entry(event.source).or_default() += size(event));
+        let most = sources.into_iter().max_by_key(|(source, bytes)| (*bytes, *source));
+        let source = most.map_or(Source::subject(""), |(source, _)| source);
+        let bytes = self.events.iter().map(size).sum::<usize>() + self.attempts.iter().map(attempt_size).sum::<usize>();
+        Entry { id, class, source, bytes }
+    }
+}
+
+fn entry(event: &Event) -> Entry {
+    Entry { id: event.id, class: Class::of(&event.subject), source: event.source, bytes: size(event) }
 }
 
 fn size(event: &Event) -> usize {

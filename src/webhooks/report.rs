@@ -122,7 +122,8 @@ impl Webhooks {
         let mut reports = Vec::new();
         for endpoint in self.endpoints.all.iter().filter(|endpoint| of_app(&endpoint.address.app)) {
             let queue = endpoint.queue.lock();
-            reports.extend(queue.deliveries().map(|(delivery, due)| self.open_report(endpoint, delivery, due)));
+            let oldest = queue.deliveries().take(limit);
+            reports.extend(oldest.map(|(delivery, due)| self.open_report(endpoint, delivery, due)));
         }
         reports.sort_by_key(|report| report.time_ms);
         reports.truncate(limit);
@@ -139,9 +140,8 @@ impl Webhooks {
         let Some(number) = self.store.parse_id(id) else { return Ok(None) };
         for endpoint in &self.endpoints.all {
             let queue = endpoint.queue.lock();
-            let found = queue.deliveries().find(|(delivery, _)| delivery.events[0].id == number);
-            if let Some((delivery, due)) = found {
-                return Ok(Some(self.open_report(endpoint, delivery, due)));
+            if let Some(delivery) = queue.delivery(number) {
+                return Ok(Some(self.open_report(endpoint, delivery, queue.next_attempt(number))));
             }
         }
         Ok(self.store.dead_letter(number)?.map(|letter| self.dead_report(number, &letter)))

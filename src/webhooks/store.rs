@@ -41,13 +41,14 @@ pub(super) struct Store {
 }
 
 impl Store {
-    /// Opens the store in this directory, which is made if need be; without one, in memory.
+    /// Opens the store in this directory, which is made if need be; without one, in memory. `max_unwritten` is the bound in
+    /// bytes of what may wait for the writer.
     ///
     /// # Errors
     /// The directory cannot be made, or the database not be opened: the text says why.
-    pub(super) fn open(directory: Option<&Path>) -> Result<(Self, Found), String> {
+    pub(super) fn open(directory: Option<&Path>, max_unwritten: usize) -> Result<(Self, Found), String> {
         let Some(directory) = directory else {
-            return Self::on(Disk::memory().map_err(|error| error.to_string())?);
+            return Self::on(Disk::memory().map_err(|error| error.to_string())?, max_unwritten);
         };
         let make = DirBuilder::new().recursive(true).mode(0o700).create(directory);
         make.map_err(|error| format!("cannot be made: {error}"))?;
@@ -55,14 +56,14 @@ impl Store {
             DatabaseError::DatabaseAlreadyOpen => "is in use by another process".to_owned(),
             error => format!("{FILE} cannot be opened: {error}"),
         })?;
-        Self::on(disk)
+        Self::on(disk, max_unwritten)
     }
 
-    fn on(disk: Disk) -> Result<(Self, Found), String> {
+    fn on(disk: Disk, max_unwritten: usize) -> Result<(Self, Found), String> {
         let (id, found) = tables::read_all(&disk).map_err(|error| format!("{FILE} cannot be read: {error}"))?;
         // Larger than every number before it, also of events that are long delivered.
         let next_id = (unix_ms() * 1000).max(found.last_id + 1);
-        let inbox = Arc::new(Inbox::new(next_id));
+        let inbox = Arc::new(Inbox::new(max_unwritten, next_id));
         Ok((Self { disk: Arc::new(disk), inbox, writer: Mutex::default(), id }, found))
     }
 

@@ -1,15 +1,16 @@
 //! The thread that writes: takes what has come up, commits all of it at once, and says what came of it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tracing::{error, warn};
 
 use super::disk::{Disk, StoreError};
-use super::inbox::{Change, Inbox};
+use super::inbox::{Change, Inbox, Work};
 use super::letter::{Address, KeptEvent};
 use super::queue::Event;
+use super::source::Lost;
 use super::tables::{Graveyard, Tables, encode};
 use super::unix_ms;
 
@@ -18,12 +19,14 @@ const FAILURE_PAUSE: Duration = Duration::from_secs(1);
 
 /// What the writer tells the rest of the house.
 pub(super) trait Readers: Send + Sync + 'static {
-    /// An event is kept, and may be delivered. Answers with the numbers of those that had to go for it, by delivery.
+    /// An event is kept, and may be delivered. Answers with the numbers of those that are over for it, by delivery.
     fn kept(&self, to: &Address, event: Event) -> Vec<Vec<u64>>;
     /// A dead letter is to be delivered after all.
     fn revived(&self, to: &Address, time_ms: u64, events: Vec<Event>);
     /// An event or a dead letter had to go: there is no room for it.
-    fn dropped(&self, to: &Address, events: usize, why: &'static str);
+    fn dropped(&self, to: &Address, lost: Lost, why: &'static str);
+    /// Events need not be told any more.
+    fn collapsed(&self, to: &Address, events: u64);
     /// A transaction failed; its events are delivered all the same, if the process lives long enough.
     fn store_failed(&self);
 }
@@ -41,8 +44,8 @@ pub(super) struct Writer {
 /// What a transaction brings about once it is committed.
 #[derive(Default)]
 struct Effects {
-    /// Dead letters that had to go, and how many events were in them.
-    dropped: Vec<(Address, usize)>,
+    /// Events in dead letters that had to go.
+    dropped: Vec<(Address, Lost)>,
     revived: HashMap<u64, (Address, u64, Vec<Event>)>,
 }
 
@@ -55,9 +58,12 @@ impl Writer {
     /// Works until the inbox is closed and empty.
     pub(super) fn run(&mut self) {
         self.survey();
-        while let Some((changes, dropped)) = self.inbox.take() {
-            for (to, events) in dropped {
-                self.readers.dropped(&to, events, "the disk is too slow");
+        while let Some(Work { changes, losses }) = self.inbox.take() {
+            for (to, lost) in losses.dropped {
+                self.readers.dropped(&to, lost, "webhooks.max_unwritten");
+            }
+            for (to, events) in losses.collapsed {
+                self.readers.collapsed(&to, events);
             }
             let effects = self.write(&changes).or_else(|error| {
                 self.readers.store_failed();
@@ -102,7 +108,7 @@ impl Writer {
         }
     }
 
-    fn write(&mut self, changes: &VecDeque<Change>) -> Result<Effects, StoreError> {
+    fn write(&mut self, changes: &[Change]) -> Result<Effects, StoreError> {
         let mut effects = Effects::default();
         if changes.iter().all(|change| matches!(change, Change::Sync(_))) {
             return Ok(effects);
@@ -121,9 +127,9 @@ impl Writer {
 
     /// Now it is certain. If the transaction failed, nothing is, but delivering from memory is better than not at all.
     /// A receiver that no longer waits for the answer does not matter.
-    fn announce(&self, changes: VecDeque<Change>, mut effects: Effects) {
-        for (to, events) in std::mem::take(&mut effects.dropped) {
-            self.readers.dropped(&to, events, "webhooks.max_dead");
+    fn announce(&self, changes: Vec<Change>, mut effects: Effects) {
+        for (to, lost) in std::mem::take(&mut effects.dropped) {
+            self.readers.dropped(&to, lost, "webhooks.max_dead");
         }
         for change in changes {
             match change {
@@ -166,7 +172,9 @@ fn apply(
             tables.dead.insert(ids[0], &*text)?;
             for id in graveyard.bury(&letter.to, ids[0], text.len()) {
                 if let Some(letter) = tables.take_letter(id)? {
-                    effects.dropped.push((letter.to, letter.events.len()));
+                    let mut lost = Lost::default();
+                    letter.events.iter().for_each(|event| lost.add(&event.subject));
+                    effects.dropped.push((letter.to, lost));
                 }
             }
         }

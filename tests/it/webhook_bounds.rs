@@ -57,6 +57,163 @@ async fn at_the_bound_the_oldest_events_go_and_are_counted() {
     }
 }
 
+/// A backend that takes 50 ms for a request.
+fn slow(backend: &Backend) {
+    backend.answer(Reply::After(Duration::from_millis(50)));
+}
+
+/// What became of all events: the sum is what came about.
+async fn accounts(server: &TestServer) -> [f64; 5] {
+    let names = ["events_total", "events_dropped_total", "events_collapsed_total", "events_pending"];
+    let mut counts = [0.0; 5];
+    for (count, name) in counts.iter_mut().zip(names) {
+        *count = server.metric(&format!("fanfare_webhook_{name}")).await;
+    }
+    counts[4] = server.metric("fanfare_webhooks_delivered_total").await;
+    counts
+}
+
+#[tokio::test]
+async fn one_client_that_floods_public_channels_loses_its_own_events_and_no_member_is_missed() {
+    const MEMBERS: usize = 60;
+    let mut backend = Backend::start().await;
+    slow(&backend);
+    let server = TestServer::with_webhooks(&backend, |config| {
+        config.webhooks.max_pending = 64 * 1024;
+        config.apps[0].limits.channels_per_connection = 0;
+        config.apps[0].limits.messages_per_second = 0;
+    })
+    .await;
+    let mut flood = server.connect().await;
+    let flooding = tokio::spawn(async move {
+        for n in 0..3000 {
+            let channel = format!("cache-{n}");
+            flood.subscribe(&channel).await;
+            flood.expect_on(&channel, "pusher:cache_miss").await;
+            if n % 2 == 0 {
+                flood.leave(&channel).await;
+            }
+        }
+        flood
+    });
+    let mut members = Vec::new();
+    for n in 0..MEMBERS {
+        members.push(server.join("presence-room", &n.to_string()).await);
+    }
+    let mut heard = Vec::new();
+    while heard.len() < MEMBERS {
+        let webhook = backend.next().await;
+        if webhook.event()["name"] == "member_added" {
+            heard.push(webhook.event()["user_id"].as_str().unwrap().parse::<usize>().unwrap());
+        }
+    }
+    // None is missed, all in order, and long before the flood is told.
+    assert_eq!(heard, (0..MEMBERS).collect::<Vec<_>>());
+    for member in members.drain(..MEMBERS / 2) {
+        member.disconnect().await;
+    }
+    let mut gone = HashSet::new();
+    while gone.len() < MEMBERS / 2 {
+        let webhook = backend.next_within(2 * DEADLINE).await;
+        if webhook.event()["name"] == "member_removed" {
+            gone.insert(webhook.event()["user_id"].as_str().unwrap().parse::<usize>().unwrap());
+        }
+    }
+    assert_eq!(gone, (0..MEMBERS / 2).collect());
+    let flood = flooding.await.unwrap();
+    backend.answer(Reply::Status(200));
+    loop {
+        let [events, dropped, collapsed, pending, delivered] = accounts(&server).await;
+        if pending == 0.0 && (delivered + dropped + collapsed - events).abs() < f64::EPSILON {
+            assert!(dropped > 1000.0, "{dropped} dropped");
+            break;
+        }
+        backend.next().await;
+    }
+    drop((flood, members));
+}
+
+#[tokio::test]
+async fn what_ends_before_it_is_told_is_not_told_and_counted() {
+    let mut backend = Backend::start().await;
+    let permits = std::sync::Arc::new(tokio::sync::Semaphore::new(0));
+    backend.answer(Reply::Held(permits.clone()));
+    let server = TestServer::with_webhooks(&backend, |config| {
+        config.webhooks.concurrency = 1;
+        config.webhooks.max_pending = 64 * 1024;
+        config.webhooks.timeout = Duration::from_secs(30);
+        config.apps[0].webhook_delay = Duration::ZERO;
+    })
+    .await;
+    let mut client = server.connect().await;
+    client.subscribe("first").await;
+    backend.expect(occupied("first")).await;
+    // As long as little waits, everything is told.
+    client.subscribe("early").await;
+    client.leave("early").await;
+    for n in 0..20 {
+        client.subscribe(&format!("other-{n}")).await;
+    }
+    server.expect_metric("fanfare_webhook_events_pending", 23).await;
+    for _ in 0..20 {
+        client.subscribe("room").await;
+        client.leave("room").await;
+    }
+    client.subscribe("last").await;
+    server.expect_metric("fanfare_webhook_events_collapsed_total", 40).await;
+    server.expect_metric("fanfare_webhook_events_pending", 24).await;
+    permits.add_permits(100);
+    backend.expect_all([occupied("early"), json!({ "name": "channel_vacated", "channel": "early" })]).await;
+    for n in 0..20 {
+        backend.expect(occupied(&format!("other-{n}"))).await;
+    }
+    backend.expect(occupied("last")).await;
+    server.expect_metric("fanfare_webhook_events_pending", 0).await;
+    server.expect_metric("fanfare_webhooks_delivered_total", 24).await;
+    server.expect_metric("fanfare_webhook_events_dropped_total", 0).await;
+}
+
+#[tokio::test]
+async fn after_a_restart_the_bound_is_as_fair() {
+    const ROOMS: usize = 300;
+    let (directory, mut backend) = (TempDir::new(), Backend::start().await);
+    backend.answer(Reply::Status(503));
+    let start = |max_pending: usize| {
+        let path = directory.path().to_owned();
+        TestServer::with_webhooks(&backend, move |config| {
+            config.webhooks.data_dir = Some(path);
+            config.webhooks.max_pending = max_pending;
+            config.webhooks.restart_grace = Duration::from_secs(60);
+            config.apps[0].limits.channels_per_connection = 0;
+        })
+    };
+    let mut server = start(1 << 20).await;
+    let honest = server.join("presence-room", "7").await;
+    let mut quiet = server.connect().await;
+    quiet.subscribe("quiet").await;
+    let mut flood = server.connect().await;
+    for n in 0..ROOMS {
+        flood.subscribe(&format!("room-{n}")).await;
+    }
+    server.expect_metric("fanfare_webhook_events_pending", u32::try_from(ROOMS + 3).unwrap()).await;
+    server.stop();
+    server.stopped_within(3 * DEADLINE).await;
+    drop((honest, quiet, flood));
+    let server = start(32 * 1024).await;
+    backend.forget();
+    backend.answer(Reply::Status(200));
+    let (mut told, mut pending) = (HashSet::new(), 1.0);
+    while pending > 0.0 {
+        told.insert(backend.next().await.event().to_string());
+        pending = server.metric("fanfare_webhook_events_pending").await;
+    }
+    backend.forget();
+    let member = json!({ "name": "member_added", "channel": "presence-room", "user_id": "7" });
+    for event in [occupied("presence-room"), member, occupied("quiet")] {
+        assert!(told.contains(&event.to_string()), "{event} is lost: {told:?}");
+    }
+}
+
 #[tokio::test]
 async fn of_dead_letters_the_newest_are_kept() {
     let mut backend = Backend::start().await;

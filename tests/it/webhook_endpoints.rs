@@ -200,9 +200,9 @@ async fn a_batch_that_does_not_fill_goes_after_its_wait() {
     let mut client = server.connect().await;
     let start = std::time::Instant::now();
     client.join(ROOM, "7").await;
-    client.subscribe("a").await;
+    client.subscribe_private("private-a").await;
     let added = json!({ "name": "member_added", "channel": ROOM, "user_id": "7" });
-    backend.expect_batch(&[occupied(ROOM), added, occupied("a")]).await;
+    backend.expect_batch(&[occupied(ROOM), added, occupied("private-a")]).await;
     assert!(start.elapsed() >= WAIT, "after {:?}", start.elapsed());
     client.subscribe("b").await;
     backend.expect(occupied("b")).await;

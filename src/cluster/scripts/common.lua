@@ -1,7 +1,7 @@
 -- What all scripts share. Each runs inside one partition, whose keys begin with KEYS[1] and so lie in one hash slot.
 --
---   <P>meta           run id of the server, generation, its birth, until when nobody is reported gone (hold), edges lost,
---                     whether the keys of earlier generations are gone (swept)
+--   <P>meta           run id of the server, generation, its birth, until when nobody is reported gone (hold), edges lost
+--                     (lost: open ones, lost_trusted), whether the keys of earlier generations are gone (swept)
 --   <P>c:<topic>      cached event: f frame, d data; it outlives a generation, as do the next two
 --   <P>c:ages:<app>   topics with a cached event, by its expiry     <P>c:sizes:<app>  topic → its bytes, empty → their sum
 --   <P>p:<topic>      the pub/sub channel
@@ -11,7 +11,8 @@
 --   <G>n:<topic>      node → connections subscribed or signed in
 --   <G>m:<topic>      member → info     <G>r:<topic>  member → nodes     <G>o:<topic> <node>  the node's members
 --   <G>l:<topic>      replay log        <G>a:<app>    occupied channels  <G>rules  app → JSON
---   <G>due            what becomes known later                           <G>edges  what backends are to be told
+--   <G>due            what becomes known later                           <G>edges  what backends are to be told: what needs a
+--   <G>open           the same: what anybody with the app key can cause           signature of an app's backend
 --   <G>duty           the node that tells them                           <G>held   nodes that were gone when one came
 --   <G>x:<topic>      a cache channel was reported as empty
 --   <G>s:<session>    address of the node that has a session of an HTTP transport
@@ -21,7 +22,7 @@
 
 local P = KEYS[1]
 local RUN, ME, REPLAY, REPLAY_EVENTS = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
-local EDGES = 1000000 -- told to nobody: the oldest go
+local EDGES = 500000 -- of each of both lists, told to nobody: the oldest go
 local LINGER = math.max(REPLAY, 60000) -- how long an abandoned topic keeps its place in its stream
 
 local clock = redis.call('TIME')
@@ -86,12 +87,19 @@ local function rules_of(topic)
   return known_rules[app]
 end
 
--- Something that a backend is told, once.
+-- Whether a client needs a signature of the app's backend to cause what happens to a topic.
+local function is_trusted(topic)
+  return string.find(topic, '^u:') or string.find(topic, '^c:[^:]*:private%-') or string.find(topic, '^c:[^:]*:presence%-')
+end
+
+-- Something that a backend is told, once. All of a topic is in one list, and so in order. Each list has a bound of its own:
+-- however many public channels a client subscribes to, no member event is lost.
 local function edge(kind, topic, subject)
-  local length = redis.call('RPUSH', G .. 'edges', cjson.encode({ kind, topic, tostring(subject or '') }))
-  if length > EDGES then
-    redis.call('LPOP', G .. 'edges')
-    redis.call('HINCRBY', P .. 'meta', 'lost', 1)
+  local list, lost = G .. 'open', 'lost'
+  if is_trusted(topic) then list, lost = G .. 'edges', 'lost_trusted' end
+  if redis.call('RPUSH', list, cjson.encode({ kind, topic, tostring(subject or '') })) > EDGES then
+    redis.call('LPOP', list)
+    redis.call('HINCRBY', P .. 'meta', lost, 1)
   end
 end
 

@@ -1,10 +1,12 @@
--- What has become due, and what backends are to be told. ARGV: 5 number of edges told since the last time.
--- Answers: edges lost, edges.
+-- What has become due, and what backends are to be told. ARGV: 5 number of edges told since the last time, 6 of open ones.
+-- Answers: open edges lost, others lost, edges, open edges.
 
 if not registered() then return { 'lost' } end
-if redis.call('GET', G .. 'duty') ~= ME then return { 'ok', 0, {} } end
-local told = tonumber(ARGV[5])
-if told > 0 then redis.call('LTRIM', G .. 'edges', told, -1) end
+if redis.call('GET', G .. 'duty') ~= ME then return { 'ok', 0, 0, {}, {} } end
+for i, list in ipairs({ 'edges', 'open' }) do
+  local told = tonumber(ARGV[4 + i])
+  if told > 0 then redis.call('LTRIM', G .. list, told, -1) end
+end
 
 for _, entry in ipairs(redis.call('ZRANGEBYSCORE', G .. 'due', '-inf', digits(now), 'LIMIT', 0, 200)) do
   redis.call('ZREM', G .. 'due', entry)
@@ -25,6 +27,9 @@ for _, entry in ipairs(redis.call('ZRANGEBYSCORE', G .. 'due', '-inf', digits(no
     end
   end
 end
-local lost = tonumber(redis.call('HGET', P .. 'meta', 'lost') or 0)
-if lost > 0 then redis.call('HDEL', P .. 'meta', 'lost') end
-return { 'ok', lost, redis.call('LRANGE', G .. 'edges', 0, 199) }
+local lost = redis.call('HMGET', P .. 'meta', 'lost', 'lost_trusted')
+if lost[1] or lost[2] then redis.call('HDEL', P .. 'meta', 'lost', 'lost_trusted') end
+return {
+  'ok', tonumber(lost[1] or 0), tonumber(lost[2] or 0),
+  redis.call('LRANGE', G .. 'edges', 0, 199), redis.call('LRANGE', G .. 'open', 0, 199),
+}

@@ -5,16 +5,20 @@ use std::os::unix::fs::PermissionsExt;
 use crate::webhooks::attempt::Attempt;
 use crate::webhooks::disk::ram::Ram;
 use crate::webhooks::queue::{Delivery, Event};
+use crate::webhooks::source::{Lost, Source};
 use crate::webhooks::tables::{EVENTS, Tables, encode};
 
 use super::*;
+
+const MAX_UNWRITTEN: usize = 1 << 20;
 
 /// What the writer has told.
 #[derive(Default)]
 struct Told {
     kept: Mutex<Vec<u64>>,
     revived: Mutex<Vec<(u64, Vec<u64>)>>,
-    dropped: Mutex<usize>,
+    dropped: Mutex<u64>,
+    collapsed: Mutex<u64>,
     failures: Mutex<usize>,
 }
 
@@ -28,8 +32,12 @@ impl Readers for Told {
         self.revived.lock().push((time_ms, events.iter().map(|event| event.id).collect()));
     }
 
-    fn dropped(&self, _: &Address, events: usize, _: &'static str) {
-        *self.dropped.lock() += events;
+    fn dropped(&self, _: &Address, lost: Lost, _: &'static str) {
+        *self.dropped.lock() += lost.count();
+    }
+
+    fn collapsed(&self, _: &Address, events: u64) {
+        *self.collapsed.lock() += events;
     }
 
     fn store_failed(&self) {
@@ -38,7 +46,7 @@ impl Readers for Told {
 }
 
 fn start(ram: &Ram, max_dead: usize) -> (Store, Found, Arc<Told>) {
-    let (store, found) = Store::on(ram.disk()).unwrap();
+    let (store, found) = Store::on(ram.disk(), MAX_UNWRITTEN).unwrap();
     let told = Arc::new(Told::default());
     store.start(Arc::clone(&told) as Arc<dyn Readers>, max_dead).unwrap();
     (store, found, told)
@@ -49,12 +57,16 @@ fn to() -> Address {
 }
 
 fn keep(store: &Store, subject: &str) {
-    store.keep(&[&to()], News { subject: subject.into(), text: r#"{"name":"x"}"#.into(), told: None });
+    store.keep(&[&to()], news(subject, r#"{"name":"x"}"#));
 }
 
 /// What the backend believes, and nobody wants to hear.
 fn occupied() -> News {
-    News { subject: "a".into(), text: "{}".into(), told: Some(("42 occupied a".to_owned(), true)) }
+    News { told: Some(("42 occupied a".to_owned(), true)), ..news("a", "{}") }
+}
+
+fn news(subject: &str, text: &str) -> News {
+    News { subject: subject.into(), text: text.into(), source: Source::subject(subject), told: None }
 }
 
 fn sync(store: &Store) {
@@ -64,7 +76,8 @@ fn sync(store: &Store) {
 }
 
 fn letter(ids: &[u64], answer: &str) -> DeadLetter {
-    let event = |id: &u64| Event { id: *id, subject: "a".into(), time_ms: *id, text: "{}".into() };
+    let source = Source::subject("a");
+    let event = |id: &u64| Event { id: *id, subject: "a".into(), time_ms: *id, text: "{}".into(), source };
     let mut delivery = Delivery::untried(7, ids.iter().map(event).collect());
     delivery.attempts.push(Attempt { answer: answer.to_owned(), ..Attempt::answered(500) });
     DeadLetter::new(&to(), &delivery, "status 500".to_owned())
@@ -264,7 +277,7 @@ fn without_a_disk_webhooks_are_delivered_from_memory() {
 #[test]
 fn only_its_owner_may_read_what_is_kept() {
     let directory = std::env::temp_dir().join(format!("fanfare-store-{}", std::process::id())).join("data");
-    let (store, _) = Store::open(Some(&directory)).unwrap();
+    let (store, _) = Store::open(Some(&directory), MAX_UNWRITTEN).unwrap();
     let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(&directory), mode(&directory.join(FILE))), (0o700, 0o600));
     drop(store);

@@ -32,6 +32,8 @@ pub enum Reply {
     Status(u16),
     /// With exactly these bytes, and the end of the connection.
     Raw(Vec<u8>),
+    /// 200, after this time.
+    After(Duration),
     /// 200, once the test has added a permit.
     Held(Arc<Semaphore>),
     /// Never, on a connection that stays open.
@@ -285,6 +287,10 @@ async fn respond(write: &mut (impl AsyncWriteExt + Unpin), reply: Reply) -> std:
         Reply::Raw(bytes) => {
             write.write_all(&bytes).await?;
             end()
+        }
+        Reply::After(time) => {
+            tokio::time::sleep(time).await;
+            write.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await
         }
         Reply::Held(permits) => {
             permits.acquire().await.unwrap().forget();
