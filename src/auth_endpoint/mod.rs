@@ -23,7 +23,7 @@ use crate::authorizers::{Authorizer, Authorizers};
 use crate::config::AppConfig;
 use crate::node::{Node, Tenant};
 use crate::request_body::read_body;
-use crate::response::{JAVASCRIPT, JSON, TEXT, respond};
+use crate::response::{JAVASCRIPT, JSON, NOSNIFF, TEXT, respond};
 use crate::shutdown::Shutdown;
 
 use fields::{Fields, Malformed};
@@ -99,7 +99,7 @@ pub async fn handle(
     };
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, NOSNIFF);
     response
 }
 
