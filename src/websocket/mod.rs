@@ -6,7 +6,7 @@ mod inbound;
 mod outbound;
 mod reader;
 
-pub use handshake::{Asked, Context, Upgraded, accept, is_upgrade, switch, upgrade};
+pub use handshake::{Asked, Context, Upgraded, accept, is_challenge, is_upgrade, switch, upgrade};
 pub(crate) use inbound::{Inbound, Silence};
 pub(crate) use outbound::{PING, farewell};
 pub(crate) use reader::Message;

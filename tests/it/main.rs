@@ -40,6 +40,7 @@ mod malformed;
 mod presence;
 mod shutdown;
 mod slow_consumer;
+mod strictness;
 mod subscription_counts;
 mod subscriptions;
 mod tls;
