@@ -4,18 +4,22 @@
 
 use std::error::Error;
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
+use hyper::ext::on_informational;
 use hyper::{Request, Response, StatusCode};
 use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::{self, Client};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::select;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use tokio_util::sync::CancellationToken;
 
 /// How long an unused connection waits for the next request to the same server.
 const IDLE: Duration = Duration::from_secs(30);
@@ -25,6 +29,12 @@ const CONNECT: Duration = Duration::from_secs(3);
 
 /// Bytes of an answer that are read and thrown away so that its connection can be used again.
 const MAX_DISCARDED: usize = 256 * 1024;
+
+/// Bytes of the head of an answer.
+const MAX_HEAD: usize = 64 * 1024;
+
+/// Interim answers (`103 Early Hints`, say) before the one that counts. hyper reads over any number of them.
+const MAX_INTERIM: usize = 16;
 
 /// A client with connections of its own. Clones share them.
 #[derive(Debug, Clone)]
@@ -54,6 +64,24 @@ pub enum RequestFailed {
     Timeout(Duration),
 }
 
+/// Why there is no answer of a request without a deadline.
+#[derive(Debug, thiserror::Error)]
+pub enum Failed {
+    /// See [`RequestFailed::Unreachable`].
+    #[error(transparent)]
+    Http(#[from] legacy::Error),
+    /// The other side goes on announcing an answer.
+    #[error("more than {MAX_INTERIM} interim answers (1xx)")]
+    Interim,
+}
+
+impl Failed {
+    /// Whether there was no connection, so that nobody has seen the request.
+    pub fn is_connect(&self) -> bool {
+        matches!(self, Self::Http(error) if error.is_connect())
+    }
+}
+
 impl HttpClient {
     /// A client without connections. The system's root certificates are read if it is `secure`; a bare container may
     /// have none, and then only a client of http:// URLs can be made.
@@ -76,6 +104,7 @@ impl HttpClient {
         // As most senders write them: not everybody on the other side looks for names in any case.
         builder.http1_title_case_headers(true);
         builder.pool_timer(TokioTimer::new()).pool_idle_timeout(IDLE);
+        builder.http1_max_buf_size(MAX_HEAD);
         Ok(Self(builder.build(connector)))
     }
 
@@ -105,12 +134,24 @@ impl HttpClient {
     /// deadline is the only one.
     ///
     /// # Errors
-    /// There is no answer; the innermost [`Error::source`] says why.
+    /// See [`Failed`]; the innermost [`Error::source`] says more.
     ///
     /// # Cancel safety
     /// The request may have been sent.
-    pub async fn begin(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, legacy::Error> {
-        self.0.request(request).await
+    pub async fn begin(&self, mut request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Failed> {
+        let (seen, enough) = (AtomicUsize::new(0), CancellationToken::new());
+        let too_many = enough.clone();
+        on_informational(&mut request, move |_| {
+            if seen.fetch_add(1, Ordering::Relaxed) == MAX_INTERIM {
+                too_many.cancel();
+            }
+        });
+        // What is dropped takes its connection along.
+        select! {
+            biased;
+            () = enough.cancelled() => Err(Failed::Interim),
+            answer = self.0.request(request) => Ok(answer?),
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use httpdate::HttpDate;
-use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use hyper::{Response, StatusCode};
 
 /// Text for people.
@@ -23,6 +23,9 @@ pub const JAVASCRIPT: &str = "application/javascript";
 
 /// The media type of OpenMetrics, which Prometheus asks for.
 pub const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// The value of `X-Content-Type-Options` in all responses: a browser takes none for something else than it says it is.
+pub const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 
 /// A body of any kind.
 pub type Body = UnsyncBoxBody<Bytes, Box<dyn Error + Send + Sync>>;
@@ -82,6 +85,7 @@ impl From<Answer> for Response<Full<Bytes>> {
         *response.status_mut() = answer.status;
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(answer.content_type));
         response.headers_mut().extend(answer.header);
+        response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, NOSNIFF);
         response
     }
 }
@@ -99,6 +103,7 @@ where
 pub fn empty(status: StatusCode) -> Response<Body> {
     let mut response = Response::new(any_body(Full::default()));
     *response.status_mut() = status;
+    response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, NOSNIFF);
     response
 }
 

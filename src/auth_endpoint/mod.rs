@@ -24,7 +24,7 @@ use crate::body_budget::BodyBudget;
 use crate::config::AppConfig;
 use crate::node::{Node, Tenant};
 use crate::request_body::{BodyRules, Content, read_body};
-use crate::response::{JAVASCRIPT, JSON, TEXT, respond};
+use crate::response::{JAVASCRIPT, JSON, NOSNIFF, TEXT, respond};
 use crate::shutdown::Shutdown;
 
 use fields::{Fields, Malformed};
@@ -103,7 +103,7 @@ pub async fn handle(
     };
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, NOSNIFF);
     response
 }
 

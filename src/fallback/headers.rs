@@ -3,11 +3,11 @@
 use hyper::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS, CACHE_CONTROL, COOKIE,
-    EXPIRES, HeaderValue, ORIGIN, SET_COOKIE, VARY,
+    EXPIRES, HeaderValue, ORIGIN, SET_COOKIE, VARY, X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::{HeaderMap, Response, StatusCode};
 
-use crate::response::{Body, empty};
+use crate::response::{Body, NOSNIFF, empty};
 
 /// Nobody between us and the client keeps or changes an answer.
 const NOT_CACHED: &str = "no-store, no-cache, no-transform, must-revalidate, max-age=0";
@@ -23,6 +23,7 @@ const SESSION_COOKIE: &str = "JSESSIONID";
 
 /// Adds what all answers have, and this one has not yet.
 pub(super) fn complete(request: &HeaderMap, response: &mut HeaderMap, is_pusher: bool) {
+    response.insert(X_CONTENT_TYPE_OPTIONS, NOSNIFF);
     if !response.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN) {
         allow_reading(request, response, is_pusher);
     }

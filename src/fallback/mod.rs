@@ -548,11 +548,7 @@ fn refused(transport: &Transport, refusal: &Refusal) -> Response<Body> {
 
 fn typed(body: Body, transport: &Transport) -> Response<Body> {
     let mut response = Response::new(body);
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(transport.content_type()));
-    if matches!(transport, Transport::Jsonp(_)) {
-        headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
-    }
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(transport.content_type()));
     response
 }
 

@@ -108,9 +108,18 @@ impl Transport {
     }
 }
 
-/// The name of a function that somebody else's page may have called.
+/// Bytes of a callback's name. SockJS makes up names of about ten.
+const MAX_CALLBACK: usize = 64;
+
+/// The name of a function that somebody else's page may have called: identifiers of plain JavaScript, joined by dots.
+/// Nothing else can be called by its name, and some of it could be taken for code.
 pub(super) fn is_callback(name: &str) -> bool {
-    !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
+    let begins = |byte: u8| byte.is_ascii_alphabetic() || matches!(byte, b'_' | b'$');
+    let is_identifier = |name: &str| match name.as_bytes() {
+        [first, rest @ ..] => begins(*first) && rest.iter().all(|byte| begins(*byte) || byte.is_ascii_digit()),
+        [] => false,
+    };
+    name.len() <= MAX_CALLBACK && name.split('.').all(is_identifier)
 }
 
 /// A packet as a string in a script, in a page.
@@ -118,9 +127,9 @@ fn script_string(response: &mut Vec<u8>, packet: &[u8]) {
     let text = std::str::from_utf8(packet).expect("a packet is text");
     let begin = response.len();
     quote(response, text);
-    // Nothing in a script may look like its end.
-    if response[begin..].windows(2).any(|pair| pair == b"</") {
-        let quoted = String::from_utf8_lossy(&response[begin..]).replace("</", "<\\/");
+    // Nothing in a script may look like its end, nor like the beginning of a comment in which its end is not seen.
+    if response[begin..].contains(&b'<') {
+        let quoted = String::from_utf8_lossy(&response[begin..]).replace('<', "\\u003c");
         response.truncate(begin);
         response.extend_from_slice(quoted.as_bytes());
     }
@@ -157,8 +166,11 @@ mod tests {
             (Transport::XhrStreaming, "a[\"100% </script>\\\\\"]\n"),
             (Transport::Xhr, "a[\"100% </script>\\\\\"]\n"),
             (Transport::EventSource, "data: a[\"100%25 </script>\\\\\"]\r\n\r\n"),
-            (Transport::HtmlFile(callback()), "<script>\np(\"a[\\\"100% <\\/script>\\\\\\\\\\\"]\");\n</script>\r\n"),
-            (Transport::Jsonp(callback()), "/**/_jp.a1(\"a[\\\"100% <\\/script>\\\\\\\\\\\"]\");\r\n"),
+            (
+                Transport::HtmlFile(callback()),
+                "<script>\np(\"a[\\\"100% \\u003c/script>\\\\\\\\\\\"]\");\n</script>\r\n",
+            ),
+            (Transport::Jsonp(callback()), "/**/_jp.a1(\"a[\\\"100% \\u003c/script>\\\\\\\\\\\"]\");\r\n"),
         ];
         for (transport, expected) in table {
             assert_eq!(written(&transport, packet), expected, "{transport:?}");
@@ -167,10 +179,14 @@ mod tests {
 
     #[test]
     fn callbacks_are_names() {
-        for name in ["_jp.a1", "cb", "a-b"] {
+        let longest = "a".repeat(MAX_CALLBACK);
+        for name in ["_jp.a1", "cb", "$", "_", "a.$1._", &longest] {
             assert!(is_callback(name), "{name}");
         }
-        for name in ["", "a b", "a(", "<script>", "ä", "a;b"] {
+        let long = "a".repeat(MAX_CALLBACK + 1);
+        for name in
+            ["", ".", "a.", ".a", "a..b", "1a", "a.1", "a-b", "a b", "a(", "a[0]", "<script>", "ä", "a;b", "a\n", &long]
+        {
             assert!(!is_callback(name), "{name}");
         }
     }

@@ -33,6 +33,7 @@ use crate::socket::{PeerAddress, Socket};
 
 use super::plain::Head;
 use super::router::{Peer, Route, Router};
+use super::strict;
 
 /// Bytes read at once. A head that does not fit is not plain.
 const CHUNK: usize = 8 * 1024;
@@ -91,7 +92,13 @@ pub(super) async fn drive(
             }
         }
         let plain = Head::read(&buffer).and_then(|head| Some((router.plain(&head)?, head)));
-        let Some((route, mut head)) = plain else { return Exit::Unusual(socket, buffer, deadline) };
+        let Some((route, mut head)) = plain else {
+            if strict::has_two_lengths(&buffer) {
+                send(&mut socket, &encode(&strict::two_lengths(), true), patience).await;
+                break 'requests;
+            }
+            return Exit::Unusual(socket, buffer, deadline);
+        };
         match route {
             Route::WebSocket(key) => {
                 connection.works();
@@ -363,7 +370,7 @@ fn encode(answer: &Answer, close: bool) -> Vec<u8> {
     if close {
         line([b"connection: close\r\n", b"", b"", b""]);
     }
-    line([b"date: ", Date::now().as_bytes(), b"\r\n", b""]);
+    line([b"x-content-type-options: nosniff\r\ndate: ", Date::now().as_bytes(), b"\r\n", b""]);
     line([b"content-length: ", body.len().to_string().as_bytes(), b"\r\n\r\n", body]);
     bytes
 }

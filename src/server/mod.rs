@@ -4,6 +4,7 @@ mod lane;
 mod listener;
 mod plain;
 mod router;
+mod strict;
 mod tls;
 
 use std::io;

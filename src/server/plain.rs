@@ -4,6 +4,10 @@ use std::mem::MaybeUninit;
 
 use hyper::Method;
 
+use crate::websocket::is_challenge;
+
+use super::strict::is_host;
+
 /// Headers of one request; what has more is not plain. hyper takes as many.
 const MAX_HEADERS: usize = 100;
 
@@ -74,12 +78,16 @@ impl<'b> Head<'b> {
     /// Reads what concerns us, and what the request says about an upgrade.
     fn read_headers(&mut self, headers: &[httparse::Header<'b>]) -> Option<Upgrade> {
         let mut upgrade = Upgrade::default();
-        let (mut length, mut key) = (None, None);
+        let (mut length, mut key, mut hosts) = (None, None, 0);
         for header in headers {
             let value = || Some(header.value).filter(|value| value.iter().all(|b| matches!(b, b'\t' | 32..127)));
             let value = || value().and_then(|value| std::str::from_utf8(value).ok());
             match Name::of(header.name) {
                 Name::Other => {}
+                Name::Host => {
+                    hosts += 1;
+                    is_host(header.value).then_some(())?;
+                }
                 Name::ContentLength => {
                     let digits = value()?;
                     let plain = length.is_none() && digits.bytes().all(|b| b.is_ascii_digit());
@@ -112,7 +120,7 @@ impl<'b> Head<'b> {
         }
         self.body = length.unwrap_or(0);
         self.challenge = key;
-        Some(upgrade)
+        (hosts == 1).then_some(upgrade)
     }
 
     /// Whether this is a whole handshake or none at all.
@@ -120,7 +128,7 @@ impl<'b> Head<'b> {
         if upgrade.wanted {
             return upgrade.announced
                 && upgrade.version
-                && self.challenge.is_some()
+                && self.challenge.is_some_and(is_challenge)
                 && *self.method == Method::GET
                 && self.body == 0
                 && !self.close;
@@ -132,6 +140,7 @@ impl<'b> Head<'b> {
 
 /// The headers that concern us.
 enum Name {
+    Host,
     ContentLength,
     Connection,
     Upgrade,
@@ -151,6 +160,7 @@ impl Name {
         let is = |known: &str| name.eq_ignore_ascii_case(known);
         // By length, as most headers are none of these.
         match name.len() {
+            4 if is("host") => Self::Host,
             6 if is("origin") => Self::Origin,
             6 if is("expect") => Self::Unusual,
             7 if is("upgrade") => Self::Upgrade,
@@ -217,7 +227,7 @@ mod tests {
         let head = head(POST).unwrap();
         assert_eq!((head.method, head.path, head.query), (&Method::POST, "/apps/1/events", "a=b"));
         assert_eq!((head.length, head.body, head.close, head.challenge), (POST.len() - 2, 2, false, None));
-        assert!(self::head(&POST.replace("host: h", "connection: Close")).unwrap().close);
+        assert!(self::head(&POST.replace("host: h", "host: h\r\nconnection: Close")).unwrap().close);
     }
 
     #[test]
@@ -232,9 +242,13 @@ mod tests {
             ("Upgrade: WebSocket\r\n", ""),
             ("Sec-WebSocket-Key", "Sec-WebSocket-Keys"),
             ("Sec-WebSocket-Version", "Sec-WebSocket-Versions"),
-            ("Host: h", "Sec-WebSocket-Protocol: x"),
-            ("Host: h", "Sec-WebSocket-Key: x"),
-            ("Host: h", "Content-Length: 2"),
+            ("Host: h", "Host: h\r\nSec-WebSocket-Protocol: x"),
+            ("Host: h", "Host: h\r\nSec-WebSocket-Key: x3JJHMbDL1EzLkh9GBhXDw=="),
+            ("Host: h", "Host: h\r\nContent-Length: 2"),
+            ("x3JJHMbDL1EzLkh9GBhXDw==", "x3JJHMbDL1EzLkh9GBhXDx=="),
+            ("Host: h", "X: h"),
+            ("Host: h", "Host: h\r\nHost: h"),
+            ("Host: h", "Host: a b"),
             ("Origin: o", "Origin: ö"),
             ("/app", "/äpp"),
             ("\r\n\r\n", "\r\n"),
@@ -250,8 +264,9 @@ mod tests {
             ("content-length: 2", "content-length: 2\r\ncontent-length: 2"),
             ("content-length: 2", "content-length: 99999999"),
             ("content-length: 2", "transfer-encoding: chunked"),
-            ("host: h", "expect: 100-continue"),
-            ("host: h", "connection: te"),
+            ("host: h", "host: h\r\nexpect: 100-continue"),
+            ("host: h", "host: h\r\nconnection: te"),
+            ("host: h", "x: h"),
             ("host: h", "host h"),
         ] {
             assert!(head(&POST.replacen(from, to, 1)).is_none(), "{from} → {to}");

@@ -24,6 +24,7 @@ use crate::websocket::{TimeLimits, Upgraded};
 use crate::{api, auth_endpoint, websocket};
 
 use super::plain::Head;
+use super::strict;
 
 /// Knows who answers what.
 #[derive(Debug, Clone)]
@@ -148,6 +149,9 @@ impl Router {
 
     /// Answers a request that hyper has read.
     pub(super) async fn route(self, peer: Peer, request: Request<Incoming>, hang_up: &HangUp) -> Response<Body> {
+        if let Some(mistake) = strict::mistake(&request) {
+            return strict::refuse(request.version(), mistake);
+        }
         let shared = &*self.0;
         let uri = request.uri().clone();
         let path = shared.own_path(uri.path());

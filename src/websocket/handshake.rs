@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::body::Incoming;
-use hyper::header::{ALLOW, CONNECTION, HeaderValue, ORIGIN, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
+use hyper::body::{Body, Incoming};
+use hyper::header::{ALLOW, CONNECTION, HeaderValue, ORIGIN, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto::upgrade::downcast;
@@ -82,13 +82,37 @@ pub fn is_upgrade<B>(request: &Request<B>) -> bool {
     upgrade.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
 }
 
+/// Whether this is a `Sec-WebSocket-Key`: 16 bytes in base64, in the one way in which they can be written (RFC 6455, 4.1).
+pub fn is_challenge(key: &str) -> bool {
+    let is_digit = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
+    match key.as_bytes() {
+        // The last digit has two bits of the last byte, and nothing behind them.
+        [digits @ .., b'A' | b'Q' | b'g' | b'w', b'=', b'='] => digits.len() == 21 && digits.iter().all(is_digit),
+        _ => false,
+    }
+}
+
+/// The response of the handshake, or that to a request that is none.
+fn switching(request: &Request<Incoming>) -> Result<Response<Full<Bytes>>, Response<Full<Bytes>>> {
+    let mut keys = request.headers().get_all(SEC_WEBSOCKET_KEY).iter();
+    let key = keys.next().and_then(|key| key.to_str().ok());
+    let has_key = keys.next().is_none() && key.is_some_and(is_challenge);
+    match create_response_with_body(request, Full::default) {
+        Err(error) => Err(no_handshake(request, &error.to_string())),
+        Ok(_) if !has_key => Err(no_handshake(request, "the Sec-WebSocket-Key is not one value of 16 bytes in base64")),
+        // A proxy may have taken the body for the first frames, or the first frames for the body.
+        Ok(_) if request.body().size_hint().exact() != Some(0) => Err(no_handshake(request, "a handshake has no body")),
+        Ok(response) => Ok(response),
+    }
+}
+
 /// Answers an upgrade request. Whatever speaks against the client is said after the upgrade, in a close frame: an HTTP
 /// status would be a connection failure without a reason to a browser, which would try for ever. `key` is the app key in
 /// the path, or `None` if the path is not that of an app.
 pub async fn upgrade(context: Context, request: Request<Incoming>, key: Option<&str>) -> Response<Full<Bytes>> {
-    let mut response = match create_response_with_body(&request, Full::default) {
+    let mut response = match switching(&request) {
         Ok(response) => response,
-        Err(error) => return no_handshake(&request, &error.to_string()),
+        Err(response) => return response,
     };
     if let Some(protocol) = offered_subprotocol(request.headers()) {
         response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, protocol);
@@ -112,13 +136,7 @@ pub fn accept<F>(
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    match create_response_with_body(&request, Full::default) {
-        Ok(response) => {
-            when_upgraded(context, request, talk);
-            response
-        }
-        Err(error) => no_handshake(&request, &error.to_string()),
-    }
+    switching(&request).inspect(|_| when_upgraded(context, request, talk)).unwrap_or_else(|response| response)
 }
 
 /// Goes on with the socket once the answer is written.
@@ -213,7 +231,7 @@ fn offered_subprotocol(headers: &HeaderMap) -> Option<HeaderValue> {
 /// The plain HTTP answer to a request that is no WebSocket handshake.
 fn no_handshake(request: &Request<Incoming>, error: &str) -> Response<Full<Bytes>> {
     let (status, hints) = match *request.method() {
-        Method::GET if is_upgrade(request) => (StatusCode::BAD_REQUEST, &[][..]),
+        Method::GET if is_upgrade(request) => (StatusCode::BAD_REQUEST, &[(CONNECTION, "close")][..]),
         Method::GET => (StatusCode::UPGRADE_REQUIRED, &[(UPGRADE, "websocket"), (CONNECTION, "upgrade")][..]),
         _ => (StatusCode::METHOD_NOT_ALLOWED, &[(ALLOW, "GET")][..]),
     };

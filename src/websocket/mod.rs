@@ -9,7 +9,7 @@ mod reader;
 
 pub(crate) use alarm::Alarm;
 pub use alarm::TimeLimits;
-pub use handshake::{Asked, Context, Upgraded, accept, is_upgrade, switch, upgrade};
+pub use handshake::{Asked, Context, Upgraded, accept, is_challenge, is_upgrade, switch, upgrade};
 pub(crate) use inbound::{Inbound, Silence};
 pub(crate) use outbound::{PING, farewell};
 pub(crate) use reader::Message;

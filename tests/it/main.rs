@@ -42,6 +42,7 @@ mod malformed;
 mod presence;
 mod shutdown;
 mod slow_consumer;
+mod strictness;
 mod subscription_counts;
 mod subscription_memory;
 mod subscriptions;
