@@ -3,7 +3,7 @@
 //! webhooks.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use dashmap::DashMap;
@@ -12,9 +12,6 @@ use tokio::sync::Notify;
 
 use crate::addresses::AddressSeat;
 
-/// Places for sockets for which room is being made at the moment, and the part of the capacity that they are at most.
-const CHANGING: (usize, usize) = (16, 8);
-
 /// The part of the waiting connections that makes room at once: to look for the longest wait takes a look at all of them.
 const SHARE: usize = 64;
 
@@ -22,9 +19,11 @@ const SHARE: usize = 64;
 #[derive(Debug)]
 pub struct OpenSockets {
     capacity: usize,
-    /// From how many on room has to be made.
-    crowded: usize,
     open: AtomicUsize,
+    /// Connections that were told to go and are not gone yet.
+    leaving: AtomicUsize,
+    /// Tells that a place is free.
+    freed: Notify,
     /// HTTP connections, as opposed to what has become a WebSocket.
     http: DashMap<u64, Arc<Wait>, RandomState>,
     next: AtomicU64,
@@ -37,6 +36,7 @@ pub struct Wait {
     start: Instant,
     /// Milliseconds since the start, plus one; 0 while it is the server that is at work.
     since: AtomicU64,
+    is_evicted: AtomicBool,
     evicted: Notify,
 }
 
@@ -56,35 +56,43 @@ pub struct HttpConnection {
     wait: Arc<Wait>,
 }
 
-/// What became of a new socket.
-#[derive(Debug)]
-pub enum Admitted {
-    /// There is a place for it.
-    Placed(Place),
-    /// There is none, and nobody can make room.
-    Full,
-}
-
 impl OpenSockets {
     /// None yet, and room for `capacity`.
     pub fn new(capacity: usize) -> Arc<Self> {
-        let (open, next) = (AtomicUsize::new(0), AtomicU64::new(0));
-        let crowded = capacity - CHANGING.0.min(capacity / CHANGING.1);
-        Arc::new(Self { capacity, crowded, open, http: DashMap::default(), next, start: Instant::now() })
+        Arc::new(Self {
+            capacity,
+            open: AtomicUsize::new(0),
+            leaving: AtomicUsize::new(0),
+            freed: Notify::new(),
+            http: DashMap::default(),
+            next: AtomicU64::new(0),
+            start: Instant::now(),
+        })
     }
 
-    /// Takes a place for a socket that was accepted. Returns how many connections have to go for it, too.
-    pub fn admit(self: &Arc<Self>, address: Option<AddressSeat>) -> (Admitted, usize) {
-        let open = self.open.fetch_add(1, Ordering::Relaxed) + 1;
-        let place = Place { sockets: Arc::clone(self), _address: address };
-        if open <= self.crowded {
-            return (Admitted::Placed(place), 0);
+    /// Takes a place for a socket that was accepted, if there is one.
+    ///
+    /// # Errors
+    /// There is none, and the place among those of its address comes back.
+    pub fn enter(self: &Arc<Self>, address: Option<AddressSeat>) -> Result<Place, Option<AddressSeat>> {
+        let free = |open| (open < self.capacity).then_some(open + 1);
+        match self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, free) {
+            Ok(_) => Ok(Place { sockets: Arc::clone(self), _address: address }),
+            Err(_) => Err(address),
         }
-        let evicted = self.evict();
-        match evicted > 0 && open <= self.capacity {
-            true => (Admitted::Placed(place), evicted),
-            false => (Admitted::Full, evicted),
-        }
+    }
+
+    /// Whether some are on their way out.
+    pub fn is_making_room(&self) -> bool {
+        self.leaving.load(Ordering::Relaxed) > 0
+    }
+
+    /// Completes when a place becomes free, or has since the last call.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn freed(&self) {
+        self.freed.notified().await;
     }
 
     /// Sockets that are open.
@@ -94,7 +102,8 @@ impl OpenSockets {
 
     /// Adds an HTTP connection, which waits for its client.
     pub fn http(self: &Arc<Self>, now: Instant) -> HttpConnection {
-        let wait = Wait { start: self.start, since: AtomicU64::new(0), evicted: Notify::new() };
+        let (since, is_evicted) = (AtomicU64::new(0), AtomicBool::new(false));
+        let wait = Wait { start: self.start, since, is_evicted, evicted: Notify::new() };
         wait.begin(now);
         let (id, wait) = (self.next.fetch_add(1, Ordering::Relaxed), Arc::new(wait));
         self.http.insert(id, Arc::clone(&wait));
@@ -102,7 +111,7 @@ impl OpenSockets {
     }
 
     /// Has those go that have waited longest. Returns how many.
-    fn evict(&self) -> usize {
+    pub fn make_room(&self) -> usize {
         let waits = self.http.iter().map(|wait| (wait.since.load(Ordering::Relaxed), Arc::clone(&wait)));
         let mut waits: Vec<_> = waits.filter(|(since, _)| *since > 0).collect();
         let count = (1 + waits.len() / SHARE).min(waits.len());
@@ -115,7 +124,12 @@ impl OpenSockets {
         let still_waits = |(since, wait): &&(u64, Arc<Wait>)| {
             wait.since.compare_exchange(*since, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok()
         };
-        chosen.filter(still_waits).map(|(_, wait)| wait.evicted.notify_one()).count()
+        let evicted = chosen.filter(still_waits).map(|(_, wait)| {
+            wait.is_evicted.store(true, Ordering::Relaxed);
+            self.leaving.fetch_add(1, Ordering::Relaxed);
+            wait.evicted.notify_one();
+        });
+        evicted.count()
     }
 }
 
@@ -155,12 +169,16 @@ impl HttpConnection {
 impl Drop for HttpConnection {
     fn drop(&mut self) {
         self.sockets.http.remove(&self.id);
+        if self.wait.is_evicted.load(Ordering::Relaxed) {
+            self.sockets.leaving.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         self.sockets.open.fetch_sub(1, Ordering::Relaxed);
+        self.sockets.freed.notify_one();
     }
 }
 
@@ -174,42 +192,30 @@ mod tests {
 
     #[test]
     fn the_connection_that_has_waited_longest_makes_room() {
-        let (sockets, now) = (OpenSockets::new(8), Instant::now());
-        let mut places = Vec::new();
-        let mut admit = || match sockets.admit(None) {
-            (Admitted::Placed(place), evicted) => {
-                places.push(place);
-                Some(evicted)
-            }
-            (Admitted::Full, _) => None,
-        };
+        let (sockets, now) = (OpenSockets::new(10), Instant::now());
         let at = |seconds: u64| now + Duration::from_secs(seconds);
-        assert_eq!([(); 7].map(|()| admit()), [Some(0); 7]);
         // Nobody can go.
-        assert_eq!(admit(), None);
+        assert_eq!((sockets.make_room(), sockets.is_making_room()), (0, false));
         let (longer, longest, works) = (sockets.http(at(2)), sockets.http(at(1)), sockets.http(at(0)));
         works.works();
-        assert_eq!(admit(), Some(1));
-        // One more has no place until one is gone.
+        assert_eq!((sockets.make_room(), sockets.is_making_room()), (1, true));
         assert!(longest.evicted().now_or_never().is_some());
         assert!(longer.evicted().now_or_never().is_none() && works.evicted().now_or_never().is_none());
-        // All are taken until it is gone. It is not chosen again.
-        assert_eq!(admit(), None);
+        // It is not chosen again, although it is not gone yet.
+        assert_eq!(sockets.make_room(), 1);
         assert!(longer.evicted().now_or_never().is_some());
-        assert_eq!(admit(), None);
+        assert_eq!(sockets.make_room(), 0);
         drop((longer, longest, works));
-        assert!(sockets.http.is_empty());
-        places.clear();
-        assert_eq!(sockets.open(), 0);
+        assert!(sockets.http.is_empty() && !sockets.is_making_room());
     }
 
     #[test]
-    fn what_has_no_place_is_not_counted() {
-        let sockets = OpenSockets::new(1);
-        let (place, _) = sockets.admit(None);
-        assert!(matches!(sockets.admit(None), (Admitted::Full, 0)));
-        assert_eq!(sockets.open(), 1);
-        drop(place);
-        assert!(matches!(sockets.admit(None), (Admitted::Placed(_), 0)));
+    fn there_are_as_many_places_as_the_capacity_and_a_free_one_is_told() {
+        let sockets = OpenSockets::new(2);
+        let (first, _second) = (sockets.enter(None).unwrap(), sockets.enter(None).unwrap());
+        assert!(sockets.enter(None).is_err());
+        assert_eq!((sockets.open(), sockets.freed().now_or_never()), (2, None));
+        drop(first);
+        assert!(sockets.freed().now_or_never().is_some() && sockets.enter(None).is_ok());
     }
 }

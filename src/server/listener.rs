@@ -17,7 +17,7 @@ use hyper_util::server::conn::auto::Builder;
 use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::select;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, error, warn};
 
@@ -25,7 +25,7 @@ use crate::addresses::{Addresses, Network};
 use crate::admin;
 use crate::fallback::HangUp;
 use crate::metrics::Metrics;
-use crate::open_sockets::{Admitted, HttpConnection, OpenSockets, Place, Wait};
+use crate::open_sockets::{HttpConnection, OpenSockets, Place, Wait};
 use crate::rewound::Rewound;
 use crate::shutdown::Shutdown;
 use crate::socket::{PeerAddress, Socket};
@@ -35,6 +35,9 @@ use super::router::{Peer, Router};
 
 /// The pause after a failed accept: the reason, usually too many open files, needs time to go away.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long connections that make room for another may take to go. Until then nobody else is accepted.
+const MAKING_ROOM: Duration = Duration::from_secs(1);
 
 /// How long the operator's own tools may take for a request.
 const ADMIN_TIMEOUT: Duration = Duration::from_secs(30);
@@ -74,7 +77,7 @@ pub(super) async fn serve_public(listener: TcpListener, public: Public, shutdown
     let mut stop = pin!(shutdown.requested());
     while let Some((stream, address)) = accept(&listener, stop.as_mut()).await {
         // Dropped at once: whoever comes too often is not worth an answer.
-        let Some(place) = public.admit(address) else { continue };
+        let Some(place) = public.admit(address).await else { continue };
         let (public, stop) = (public.clone(), shutdown.clone());
         // Spawned at once: a slow TLS handshake delays only itself.
         shutdown.spawn(async move {
@@ -90,26 +93,35 @@ pub(super) async fn serve_public(listener: TcpListener, public: Public, shutdown
 
 impl Public {
     /// A place for a socket, unless its address or the process has too many.
-    fn admit(&self, address: SocketAddr) -> Option<Place> {
+    async fn admit(&self, address: SocketAddr) -> Option<Place> {
         let seat = self.addresses.as_ref().map(|addresses| addresses.enter(Network::of(address.ip()), now()));
         let seat = seat.transpose().inspect_err(|excess| {
             self.metrics.connection_dropped(excess.name());
             let (address, setting) = (Network::of(address.ip()), excess.setting());
             warn!(%address, setting, "connection dropped: its address has more than it may have");
         });
-        let (admitted, evicted) = self.sockets.admit(seat.ok()?);
-        if evicted > 0 {
-            self.metrics.connections_evicted(evicted);
-            warn!(evicted, "idle HTTP connections closed to make room: the open-file limit is reached");
-        }
-        match admitted {
-            Admitted::Placed(place) => Some(place),
-            Admitted::Full => {
-                self.metrics.connection_dropped("open_files");
-                warn!(open = self.sockets.open(), "connection dropped: the open-file limit is reached");
-                None
+        let mut seat = seat.ok()?;
+        let deadline = Instant::now() + MAKING_ROOM;
+        loop {
+            seat = match self.sockets.enter(seat) {
+                Ok(place) => return Some(place),
+                Err(seat) => seat,
+            };
+            if !self.sockets.is_making_room() {
+                let evicted = self.sockets.make_room();
+                if evicted == 0 {
+                    break;
+                }
+                self.metrics.connections_evicted(evicted);
+                warn!(evicted, "idle HTTP connections closed to make room: the open-file limit is reached");
+            }
+            if timeout_at(deadline, self.sockets.freed()).await.is_err() {
+                break;
             }
         }
+        self.metrics.connection_dropped("open_files");
+        warn!(open = self.sockets.open(), "connection dropped: the open-file limit is reached");
+        None
     }
 }
 
