@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use crate::support::{Http2, MIB, PATIENCE, Server, Unfinished, siege};
+use crate::support::{Http2, KIB, MIB, PATIENCE, Server, Unfinished, siege};
 
 const OPEN_FILES: u32 = 1024;
 
@@ -40,7 +40,7 @@ async fn more_than_there_are(text: &'static [u8]) {
     assert!(siege.descriptors < OPEN_FILES as usize, "{siege}");
     assert!(siege.lines <= 60, "{siege}");
     assert!(!server.log().contains("Too many open files"), "a descriptor was missing");
-    siege.cost_at_most(32 * MIB);
+    siege.cost_at_most(u64::from(OPEN_FILES) * 64 * KIB);
     // Who was there is there.
     client.expect_silence().await;
     client.disconnect().await;

@@ -87,7 +87,7 @@ async fn clients_that_accept_nothing_for_too_long_are_closed_with_4100() {
         };
         let closed = poll(Duration::from_secs(8), closed).await;
         let mut gone = Vec::new();
-        while let Ok(Some(reader)) = tokio::time::timeout(Duration::from_secs(3), alive.join_next()).await {
+        while let Ok(Some(reader)) = tokio::time::timeout(Duration::from_secs(8), alive.join_next()).await {
             gone.push(reader.unwrap());
         }
         (closed, gone.len())
