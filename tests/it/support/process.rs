@@ -27,6 +27,11 @@ impl Process {
         Self { name, child, guardian }
     }
 
+    /// Its number, under which `/proc` knows it.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends a signal, such as `STOP`.
     #[track_caller]
     pub fn signal(&self, signal: &str) {
