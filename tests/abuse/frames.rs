@@ -1,4 +1,4 @@
-//! Messages that are too long, or never finished.
+//! Messages that are too long, or never finished. The server throws away what is above the limit while it comes.
 
 use std::time::Duration;
 

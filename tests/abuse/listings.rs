@@ -71,7 +71,7 @@ async fn the_listing_of_one_tenants_channels_delays_nobody_else() {
         }
         lasting(Duration::from_secs(3), async {
             while let Some(ended) = attack.join_next().await {
-                ended.unwrap()
+                ended.unwrap();
             }
         })
         .await;
