@@ -39,8 +39,8 @@ impl From<Evicted> for BodyError {
 pub struct BodyRules<'a> {
     /// The time in which it has to come.
     pub deadline: Duration,
-    /// The memory that it shares with others; `None` if its sender is known.
-    pub budget: Option<&'a BodyBudget>,
+    /// The memory that it shares with others.
+    pub budget: &'a BodyBudget,
     /// Who says stop.
     pub shutdown: &'a Shutdown,
 }
@@ -120,7 +120,7 @@ pub async fn read_body(mut body: Incoming, limit: usize, rules: BodyRules<'_>) -
         discard(body, rules);
         return Err(BodyError::TooLarge);
     }
-    let reservation = rules.budget.filter(|_| !body.is_end_stream()).map(BodyBudget::reserve);
+    let reservation = (!body.is_end_stream()).then(|| rules.budget.reserve());
     let reading = timeout(rules.deadline, collect(&mut body, limit, reservation.as_ref()));
     let result = match &reservation {
         None => reading.await,

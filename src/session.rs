@@ -287,7 +287,8 @@ impl Session {
         {
             return Ok(Err(SubscriptionError::TooManyJoins(limits.presence_joins_per_minute)));
         }
-        let request = SubscribeRequest { channel: &name, auth, channel_data, user: self.user.as_deref() };
+        let request =
+            SubscribeRequest { channel: &name, auth, channel_data, user: self.user.as_deref(), held: subscribed };
         match self.node.subscribe(&self.client, &request) {
             Ok(subscription) => self.subscriptions.insert(name.clone(), subscription),
             Err(error) => return Ok(Err(error)),

@@ -21,6 +21,13 @@ const MEMBER: u64 = 512;
 /// Part of the whole that apps above their equal share cannot have, where there are several.
 const RESERVE: u64 = 10;
 
+/// Subscriptions up to which a connection is modest.
+const MODEST: usize = 20;
+
+/// Part of the whole that is for modest connections alone, so that a few with very many subscriptions do not keep everybody
+/// else from the one that they need.
+const MODEST_RESERVE: u64 = 4;
+
 /// See the module.
 #[derive(Debug)]
 pub struct SubscriptionMemory {
@@ -68,16 +75,18 @@ impl SubscriptionMemory {
 
 impl AppSubscriptionMemory {
     /// Charges a subscription with the length of the channel's name and, on a presence channel, of the member's id and
-    /// information. `None` if there is no room: at all, or, where there are several apps, for one that has more than its
-    /// equal share while less than a tenth is left. So one app cannot take everything from the others.
-    pub fn charge(self: &Arc<Self>, name: usize, member: Option<usize>) -> Option<Charge> {
+    /// information, of a connection that `held` so many before. `None` if there is no room: at all, for a connection with
+    /// many subscriptions while less than a quarter is left, or, where there are several apps, for one that has more than
+    /// its equal share while less than a tenth is left. So neither a connection nor an app takes everything from others.
+    pub fn charge(self: &Arc<Self>, name: usize, member: Option<usize>, held: usize) -> Option<Charge> {
         let bytes = SUBSCRIPTION + 2 * name as u64 + member.map_or(0, |texts| MEMBER + 2 * texts as u64);
         let (used, own) = self.add(bytes);
         // Given back by its drop if there is no room.
         let charge = Charge { app: Arc::clone(self), bytes };
         let SubscriptionMemory { limit, apps, .. } = *self.node;
         let reserved = apps > 1 && used > limit - limit / RESERVE && own > limit / apps;
-        (used <= limit && !reserved).then_some(charge)
+        let immodest = held >= MODEST && used > limit - limit / MODEST_RESERVE;
+        (used <= limit && !reserved && !immodest).then_some(charge)
     }
 
     /// A channel has its first subscriber, or lost its last one. Nobody is refused for that: the next subscription is.
@@ -124,7 +133,7 @@ mod tests {
     const LIMIT: usize = 1024 * 1024;
 
     fn fill(app: &Arc<AppSubscriptionMemory>) -> Vec<Charge> {
-        std::iter::from_fn(|| app.charge(10, None)).collect()
+        std::iter::from_fn(|| app.charge(10, None, 0)).collect()
     }
 
     #[test]
@@ -134,10 +143,20 @@ mod tests {
         for _ in 0..3 {
             let charges = fill(&app);
             assert!(app.used() <= memory.limit() && app.used() > memory.limit() - 2 * SUBSCRIPTION);
-            assert!(app.charge(10, Some(100)).is_none());
+            assert!(app.charge(10, Some(100), 0).is_none());
             drop(charges);
             assert_eq!((app.used(), memory.used.load(Ordering::Relaxed)), (0, 0));
         }
+    }
+
+    #[test]
+    fn connections_with_many_subscriptions_leave_room_for_others() {
+        let memory = SubscriptionMemory::new(LIMIT, 1);
+        let app = memory.app();
+        let many: Vec<_> = std::iter::from_fn(|| app.charge(10, None, MODEST)).collect();
+        assert!(app.used() <= memory.limit() * 3 / 4 && !many.is_empty());
+        let modest = fill(&app);
+        assert!(app.used() > memory.limit() * 9 / 10 && modest.len() > many.len() / 4);
     }
 
     #[test]

@@ -24,6 +24,9 @@ pub(super) enum ApiError {
     /// The body did not arrive in time.
     #[error("Request body not received in time (setting server.request_timeout)")]
     BodyTimeout,
+    /// The body took longest while too many others came.
+    #[error("Request body took too long while many others came, try again (setting server.body_memory)")]
+    BodyCrowded,
     /// The body broke off.
     #[error("Request body could not be read")]
     BodyIncomplete,
@@ -110,7 +113,9 @@ impl ApiError {
             Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
             Self::AppDisabled | Self::MessageQuota => StatusCode::FORBIDDEN,
             Self::RateLimit(_) | Self::TooManyListings(TooManyListings::OfApp(_)) => StatusCode::TOO_MANY_REQUESTS,
-            Self::Unavailable(_) | Self::TooManyListings(TooManyListings::OfNode(_)) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unavailable(_) | Self::TooManyListings(TooManyListings::OfNode(_)) | Self::BodyCrowded => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             _ => StatusCode::BAD_REQUEST,
         }
     }

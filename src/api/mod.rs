@@ -19,6 +19,7 @@ use percent_encoding::percent_decode_str;
 use tracing::debug;
 
 use crate::addresses::{Addresses, Network};
+use crate::body_budget::BodyBudget;
 use crate::node::Node;
 use crate::request_body::RequestBody;
 use crate::response::{Answer, Body, JSON, TEXT, any_body};
@@ -41,6 +42,8 @@ pub struct Context {
     pub node: Arc<Node>,
     /// Sockets by address.
     pub sockets: Arc<Addresses>,
+    /// The memory for bodies.
+    pub bodies: BodyBudget,
     /// Who says stop.
     pub shutdown: Shutdown,
     /// How long a client may take for the body of a request.
@@ -246,7 +249,9 @@ fn refuse(error: &ApiError) -> Answer {
     let (name, value) = match error {
         ApiError::MethodNotAllowed(allowed) => (ALLOW, allowed.to_string()),
         ApiError::RateLimit(wait) => (RETRY_AFTER, wait.as_secs_f64().ceil().to_string()),
-        ApiError::Unavailable(_) | ApiError::TooManyListings(_) => (RETRY_AFTER, RETRY_UNAVAILABLE.to_string()),
+        ApiError::Unavailable(_) | ApiError::BodyCrowded | ApiError::TooManyListings(_) => {
+            (RETRY_AFTER, RETRY_UNAVAILABLE.to_string())
+        }
         _ => return answer,
     };
     let value = HeaderValue::from_str(&value).expect("a method and a number are valid header values");

@@ -38,7 +38,9 @@ impl<'a> Signed<'a> {
         body: RequestBody<'a>,
         app_id: Option<&str>,
     ) -> Result<Self, ApiError> {
-        let rules = BodyRules { deadline: context.request_timeout, budget: None, shutdown: &context.shutdown };
+        // Whoever has recorded an authentic head can send it again, with any body.
+        let budget = &context.bodies;
+        let rules = BodyRules { deadline: context.request_timeout, budget, shutdown: &context.shutdown };
         let Verified { tenant, query, limit, date } = match verify(context, call, &body, app_id) {
             Ok(verified) => verified,
             Err(error) => {
@@ -49,7 +51,8 @@ impl<'a> Signed<'a> {
         let body = body.read(limit, rules).await;
         let body = body.map_err(|error| match error {
             BodyError::TooLarge => ApiError::BodyTooLarge(limit),
-            BodyError::Incomplete | BodyError::Crowded => ApiError::BodyIncomplete,
+            BodyError::Incomplete => ApiError::BodyIncomplete,
+            BodyError::Crowded => ApiError::BodyCrowded,
             BodyError::Timeout => ApiError::BodyTimeout,
         })?;
         auth::verify_body(&query, &body)?;

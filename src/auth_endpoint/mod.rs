@@ -146,8 +146,7 @@ async fn read_fields(
     body: Incoming,
     query: Fields,
 ) -> Result<(Fields, Content<'static>), Refusal> {
-    let rules =
-        BodyRules { deadline: context.request_timeout, budget: Some(&context.bodies), shutdown: &context.shutdown };
+    let rules = BodyRules { deadline: context.request_timeout, budget: &context.bodies, shutdown: &context.shutdown };
     let body = read_body(body, MAX_BODY, rules).await?;
     let text = String::from_utf8_lossy(&body);
     let kind = head.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();

@@ -414,11 +414,8 @@ impl Call<'_> {
         if session.as_ref().is_some_and(|session| !session.allows(self.asked.origin)) {
             return forbidden();
         }
-        let rules = BodyRules {
-            deadline: fallbacks.limits.message,
-            budget: Some(&fallbacks.bodies),
-            shutdown: &fallbacks.shutdown,
-        };
+        let rules =
+            BodyRules { deadline: fallbacks.limits.message, budget: &fallbacks.bodies, shutdown: &fallbacks.shutdown };
         let body = match body.read(limit, rules).await {
             Ok(body) => body,
             Err(error) => return sending::unreadable(error),

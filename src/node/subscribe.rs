@@ -26,6 +26,8 @@ pub struct Request<'a> {
     pub channel_data: Option<&'a str>,
     /// Who is signed in on this connection.
     pub user: Option<&'a SignIn>,
+    /// The subscriptions that the connection has already.
+    pub held: usize,
 }
 
 /// A subscription as the session keeps it.
@@ -56,7 +58,8 @@ impl Node {
             false => None,
         };
         let texts = member.as_ref().map(|member| member.user_id.as_str().len() + member.user_info.len());
-        let memory = tenant.subscription_memory.charge(channel.as_str().len(), texts).ok_or_else(|| {
+        let memory = tenant.subscription_memory.charge(channel.as_str().len(), texts, request.held);
+        let memory = memory.ok_or_else(|| {
             let limit = tenant.subscription_memory.limit();
             warn!(app = tenant.app.id(), limit, "subscription refused: server.subscription_memory is used up");
             SubscriptionError::OutOfMemory

@@ -4,7 +4,7 @@
 //! It is worth its code: hyper needs as much time for a request of the API as the kernel does, and as much memory and
 //! time again for a connection that it only ever reads one head from.
 
-use std::future::{pending, poll_fn};
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
@@ -129,11 +129,9 @@ pub(super) async fn drive(
                             deadline = Instant::now() + patience;
                             continue 'requests;
                         }
-                    } else {
-                        reservation = Some(router.bodies().reserve());
                     }
-                    let reservation = reservation.as_ref();
-                    body = receive(&mut socket, &mut buffer, total, patience, connection, reservation).await;
+                    let reserved = reservation.insert(router.bodies().reserve());
+                    body = receive(&mut socket, &mut buffer, total, patience, connection, reserved).await;
                     head = Head::read(&buffer).expect("nothing but the body has changed");
                 }
                 connection.works();
@@ -244,26 +242,20 @@ async fn receive(
     total: usize,
     patience: Duration,
     connection: &HttpConnection,
-    reservation: Option<&Reservation>,
+    reservation: &Reservation,
 ) -> Result<(), BodyError> {
     let reading = async {
         while buffer.len() < total {
             match read(socket, buffer).await {
                 Ok(0) | Err(_) => return Err(BodyError::Incomplete),
-                Ok(bytes) => reservation.map_or(Ok(()), |reservation| reservation.grow(bytes))?,
+                Ok(bytes) => reservation.grow(bytes)?,
             }
         }
         Ok(())
     };
-    let crowded = async {
-        match reservation {
-            Some(reservation) => reservation.evicted().await,
-            None => pending().await,
-        }
-    };
     select! {
         read = timeout(patience, reading) => read.unwrap_or(Err(BodyError::Timeout)),
-        () = crowded => Err(BodyError::Crowded),
+        () = reservation.evicted() => Err(BodyError::Crowded),
         () = connection.evicted() => Err(BodyError::Crowded),
     }
 }

@@ -75,7 +75,13 @@ impl Router {
     ) -> Self {
         let request_timeout = config.request_timeout;
         Self(Arc::new(Shared {
-            api: api::Context { node: Arc::clone(&node), sockets, shutdown: shutdown.clone(), request_timeout },
+            api: api::Context {
+                node: Arc::clone(&node),
+                sockets,
+                bodies: bodies.clone(),
+                shutdown: shutdown.clone(),
+                request_timeout,
+            },
             auth: auth_endpoint::Context { node, authorizers, bodies, shutdown, request_timeout },
             fallbacks,
             path_prefix: config.path_prefix.clone(),

@@ -92,8 +92,9 @@ async fn a_channel_that_is_occupied_and_vacated_again_and_again_is_told_a_bounde
     const SWITCHES: u64 = 1000;
     let endpoint = Endpoint::taking(Duration::from_millis(50)).await;
     let url = format!("apps.0.webhooks.0.url={}", endpoint.url());
-    // Without a delay, each of them is an event at once.
-    let settings = [&url, "apps.0.webhook_delay=0s", "apps.0.limits.messages_per_second=0"];
+    // Without a delay, each of them is an event at once. Those that wait take a sixteenth of this soon.
+    let flapping = ["apps.0.webhook_delay=0s", "apps.0.limits.messages_per_second=0", "webhooks.max_pending=64KiB"];
+    let settings = [&[url.as_str()][..], &flapping].concat();
     let server = Server::with(&settings).await;
     let mut attacker = Attacker::connect(&server.dial(), server.addr).await.unwrap();
     let of = |verb: &str| wire_masked(&json!({ "event": verb, "data": { "channel": "flapping" } }).to_string());
