@@ -99,7 +99,6 @@ async fn while_a_long_list_is_made_everybody_else_is_served_and_it_has_exactly_w
     let text = read_chunks(&mut wire).await;
     over.store(true, Ordering::Relaxed);
     let served = served.await.unwrap();
-    eprintln!("served {served}");
     // Of some 400 slices, each is followed by a turn of everybody else.
     assert!(served > many(100_000) / 10_000, "a fresh client was served {served} times meanwhile");
     let answer: Value = serde_json::from_str(&text).unwrap();

@@ -1,5 +1,6 @@
 //! The node's bound for the memory of subscriptions, and that everything is given back.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use fanfare::config::AppConfig;
@@ -68,8 +69,8 @@ async fn counts_and_memory_follow_every_subscription_and_end_at_nothing() {
     let mut clients: BTreeMap<usize, (Client, BTreeSet<String>)> = BTreeMap::new();
     for step in 0..400 {
         let who = random.random_range(0..6_usize);
-        if !clients.contains_key(&who) {
-            clients.insert(who, (server.connect().await, BTreeSet::new()));
+        if let Entry::Vacant(entry) = clients.entry(who) {
+            entry.insert((server.connect().await, BTreeSet::new()));
         }
         let (client, subscribed) = clients.get_mut(&who).unwrap();
         let number = random.random_range(0..8);
