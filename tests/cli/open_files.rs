@@ -63,7 +63,7 @@ fn a_flood_of_connections_is_survived() {
 fn a_configured_ceiling_that_the_limit_does_not_allow_is_corrected_with_a_warning() {
     let start = |ceiling: &str| {
         let listen = ["serve", "--listen=127.0.0.1:0", "--admin-listen=127.0.0.1:0", "--log-format=json"];
-        let app = ["--set=apps.0.id=1", "--set=apps.0.key=app-key", "--set=apps.0.secret=s", ceiling];
+        let app = ["--set=apps.0.id=1", "--set=apps.0.key=app-key", "--set=apps.0.secret=long-enough-secret", ceiling];
         Server::start(Fanfare::with_open_files(OPEN_FILES, &[listen, app].concat()))
     };
     let server = start("--set=server.max_connections=1000");
