@@ -3,27 +3,25 @@
 
 use std::net::IpAddr;
 
-use http_body_util::Full;
-use hyper::body::Bytes;
 use hyper::header::{HOST, HeaderMap};
-use hyper::{Response, StatusCode, Uri};
+use hyper::http::uri::Authority;
+use hyper::{StatusCode, Uri};
 use tracing::warn;
 
-use crate::response::{TEXT, respond};
 use crate::untrusted::Untrusted;
 
 /// Checks for whom a request is.
 ///
 /// # Errors
-/// The answer to one that is for somebody else, or does not say for whom it is.
-pub(super) fn check(uri: &Uri, headers: &HeaderMap, names: &[String]) -> Result<(), Response<Full<Bytes>>> {
+/// The status and the text for one that is for somebody else, or does not say for whom it is.
+pub(super) fn check(uri: &Uri, headers: &HeaderMap, names: &[String]) -> Result<(), (StatusCode, &'static str)> {
     let mut hosts = headers.get_all(HOST).iter();
     let (host, further) = (hosts.next(), hosts.next());
     // HTTP/2 has the authority in its place, and a request as for a proxy has both. Either may be what a browser meant.
-    let authority = uri.authority().map(|authority| authority.as_str());
+    let authority = uri.authority().map(Authority::as_str);
     if further.is_some() || (host.is_none() && authority.is_none()) {
         let text = if further.is_some() { "Two Host headers\n" } else { "No Host header\n" };
-        return Err(respond(StatusCode::BAD_REQUEST, TEXT, text));
+        return Err((StatusCode::BAD_REQUEST, text));
     }
     // What is not ASCII is no name either.
     let host = host.map(|host| host.to_str().unwrap_or_default());
@@ -33,7 +31,7 @@ pub(super) fn check(uri: &Uri, headers: &HeaderMap, names: &[String]) -> Result<
             warn!(host = %Untrusted(stranger), "admin request for another host refused; admin.hosts lists further names");
             let text = "Not a name of this server. The admin listener is addressed as localhost, by its IP address, or by a \
                         name in the setting admin.hosts.\n";
-            Err(respond(StatusCode::MISDIRECTED_REQUEST, TEXT, text))
+            Err((StatusCode::MISDIRECTED_REQUEST, text))
         }
     }
 }

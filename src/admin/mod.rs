@@ -40,7 +40,7 @@ pub struct Context {
 pub async fn handle(context: &Context, request: Request<Incoming>) -> Response<Full<Bytes>> {
     let mut response = match host::check(request.uri(), request.headers(), &context.hosts) {
         Ok(()) => answer(Arc::clone(&context.node), &context.shutdown, request).await,
-        Err(refusal) => refusal,
+        Err((status, text)) => respond(status, TEXT, text),
     };
     response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
