@@ -55,7 +55,7 @@ async fn a_member_that_flaps_is_told_to_the_others_a_bounded_number_of_times() {
         "   {sent} messages sent, {heard} events heard: {each:.0} by each member, {:.1} per message",
         heard as f64 / sent as f64
     );
-    // `presence_joins_per_minute`: 30, each with its end.
-    assert!(each <= 60.0, "{each} events for each member");
+    // `presence_joins_per_minute`: 30, each with its end, and at most two more that became free meanwhile.
+    assert!(each <= 64.0, "{each} events for each member");
     siege.cost_at_most(16 * MIB);
 }
