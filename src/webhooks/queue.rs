@@ -19,6 +19,9 @@ use super::topics::{Effect, Topics};
 /// Bytes that an event takes besides its text, roughly.
 const OVERHEAD: usize = 200;
 
+/// Open events behind which a trusted one may wait.
+const FEW: usize = 16;
+
 /// Attempts that are remembered of one delivery: the first ones tell the cause, the last ones the state.
 const REMEMBERED: usize = 20;
 
@@ -190,10 +193,13 @@ impl Queue {
         let further_attempt = self.due.first().copied();
         let again = further_attempt.filter(|(at, _)| *at <= now);
         let [open, trusted] = [Class::Open, Class::Trusted].map(|class| self.batch_due(class));
+        let many = self.line.next(Class::Open).is_some_and(|(_, ready)| ready > FEW);
         let is_due = |batch: Option<(Instant, u64)>| batch.filter(|(at, _)| *at <= now).map(|(_, id)| id);
         let begin = match (is_due(open), is_due(trusted)) {
-            // The older one, but no two open ones in a row.
-            (Some(open), Some(trusted)) if self.last_class == Class::Trusted && open < trusted => Some(Class::Open),
+            // The older one; but where many open ones wait, no two of them in a row.
+            (Some(open), Some(trusted)) if open < trusted && !(many && self.last_class == Class::Open) => {
+                Some(Class::Open)
+            }
             (_, Some(_)) => Some(Class::Trusted),
             (open, None) => open.map(|_| Class::Open),
         };

@@ -279,13 +279,14 @@ fn a_source_that_floods_loses_its_own_events_and_open_ones_go_first() {
 #[test]
 fn sources_take_turns_and_trusted_events_do_not_wait_behind_open_ones() {
     let (mut queue, now) = (queue(|rules| rules.batch_wait = Duration::ZERO), Instant::now());
-    for id in 1..=6 {
+    for id in 1..=20 {
         queue.push(told(id, &id.to_string(), 1, "{}"), now);
     }
-    queue.push(told(7, "7", 2, "{}"), now);
-    queue.push(told(8, "8", 2, "{}"), now);
-    queue.push(told(9, "private-9", 1, "{}"), now);
-    assert_eq!(sent(&mut queue, now).concat(), [1, 9, 7, 2, 8, 3, 4, 5, 6]);
+    queue.push(told(21, "21", 2, "{}"), now);
+    queue.push(told(22, "22", 2, "{}"), now);
+    queue.push(told(23, "private-23", 1, "{}"), now);
+    let order: Vec<u64> = [1, 23, 21, 2, 22].into_iter().chain(3..=20).collect();
+    assert_eq!(sent(&mut queue, now).concat(), order);
 }
 
 #[test]
