@@ -118,17 +118,15 @@ pub(super) async fn drive(
                 // Holds the body's part of the budget until it is answered.
                 let mut reservation = None;
                 if buffer.len() < total {
-                    if is_api {
-                        if let Some(answer) = router.refuse_by_head(&head) {
-                            let close = head.close || shutdown.is_requested();
-                            let answered = send(&mut socket, &encode(&answer, close), patience).await
-                                && discard(&mut socket, &mut buffer, total, patience, connection).await;
-                            if close || !answered {
-                                break 'requests;
-                            }
-                            deadline = Instant::now() + patience;
-                            continue 'requests;
+                    if is_api && let Some(answer) = router.refuse_by_head(&head) {
+                        let close = head.close || shutdown.is_requested();
+                        let answered = send(&mut socket, &encode(&answer, close), patience).await
+                            && discard(&mut socket, &mut buffer, total, patience, connection).await;
+                        if close || !answered {
+                            break 'requests;
                         }
+                        deadline = Instant::now() + patience;
+                        continue 'requests;
                     }
                     let reserved = reservation.insert(router.bodies().reserve());
                     body = receive(&mut socket, &mut buffer, total, patience, connection, reserved).await;

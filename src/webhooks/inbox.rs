@@ -168,7 +168,7 @@ impl Inbox {
             Change::Keep(to, event) => pile.keep(&to, event),
             // Of a process before, or of an app that is gone.
             Change::Tell(fact, is_true) => pile.tell(fact, is_true, Class::Trusted, Source::subject("")),
-            change => drop(pile.add(change, None)),
+            change => pile.add(change, None),
         }
         pile.shrink();
         drop(pile);

@@ -92,16 +92,20 @@ pub fn is_challenge(key: &str) -> bool {
     }
 }
 
-/// The response of the handshake, or that to a request that is none.
-fn switching(request: &Request<Incoming>) -> Result<Response<Full<Bytes>>, Response<Full<Bytes>>> {
+/// The response of the handshake.
+///
+/// # Errors
+/// The request is none: the response to it.
+fn switching(request: &Request<Incoming>) -> Result<Response<Full<Bytes>>, Box<Response<Full<Bytes>>>> {
     let mut keys = request.headers().get_all(SEC_WEBSOCKET_KEY).iter();
     let key = keys.next().and_then(|key| key.to_str().ok());
     let has_key = keys.next().is_none() && key.is_some_and(is_challenge);
+    let refuse = |mistake: &str| Err(Box::new(no_handshake(request, mistake)));
     match create_response_with_body(request, Full::default) {
-        Err(error) => Err(no_handshake(request, &error.to_string())),
-        Ok(_) if !has_key => Err(no_handshake(request, "the Sec-WebSocket-Key is not one value of 16 bytes in base64")),
+        Err(error) => refuse(&error.to_string()),
+        Ok(_) if !has_key => refuse("the Sec-WebSocket-Key is not one value of 16 bytes in base64"),
         // A proxy may have taken the body for the first frames, or the first frames for the body.
-        Ok(_) if request.body().size_hint().exact() != Some(0) => Err(no_handshake(request, "a handshake has no body")),
+        Ok(_) if request.body().size_hint().exact() != Some(0) => refuse("a handshake has no body"),
         Ok(response) => Ok(response),
     }
 }
@@ -112,7 +116,7 @@ fn switching(request: &Request<Incoming>) -> Result<Response<Full<Bytes>>, Respo
 pub async fn upgrade(context: Context, request: Request<Incoming>, key: Option<&str>) -> Response<Full<Bytes>> {
     let mut response = match switching(&request) {
         Ok(response) => response,
-        Err(response) => return response,
+        Err(response) => return *response,
     };
     if let Some(protocol) = offered_subprotocol(request.headers()) {
         response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, protocol);
@@ -136,7 +140,7 @@ pub fn accept<F>(
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    switching(&request).inspect(|_| when_upgraded(context, request, talk)).unwrap_or_else(|response| response)
+    switching(&request).inspect(|_| when_upgraded(context, request, talk)).unwrap_or_else(|response| *response)
 }
 
 /// Goes on with the socket once the answer is written.
