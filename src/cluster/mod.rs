@@ -19,6 +19,8 @@
 //! over or is emptied, a new generation begins, and they do.
 
 mod answer;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod hub;
 mod life;
 mod link;

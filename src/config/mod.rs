@@ -9,6 +9,8 @@ mod auth;
 mod claim_pattern;
 mod cluster;
 mod fallbacks;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod layers;
 mod load;
 mod master_key;

@@ -1,6 +1,8 @@
 //! The WebSocket transport: upgrades a request and runs one task that joins a socket, a session and an outbox.
 
 mod connection;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod handshake;
 mod inbound;
 mod outbound;
