@@ -1,6 +1,6 @@
 # What a contributor runs. `make test` needs nothing but cargo, node and npm: it installs the rest.
 
-.PHONY: test check setup clients bench bench-micro
+.PHONY: test check setup clients fuzz bench bench-micro
 
 # Every test, with everything they need.
 test:
@@ -20,6 +20,11 @@ clients: setup
 	cargo build --locked
 	npm --prefix tests/clients test --silent
 	tests/clients/.venv/bin/python -m pytest tests/clients
+
+# Every fuzz target, two side by side: make fuzz SECONDS=7200 for a day's worth, ONLY=frames for one of them.
+SECONDS ?= 20
+fuzz:
+	@fuzz/run.sh $(SECONDS) $(ONLY)
 
 # Fanfare beside the floor that the kernel sets, as ratios: ROUNDS=3 ONLY=fanout make bench, GROWTH=1 make bench.
 ROUNDS ?= 5

@@ -54,6 +54,9 @@ pub mod cli;
 pub mod cluster;
 pub mod config;
 pub mod fallback;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod http_client;
 pub mod log_limit;
 pub mod memory;

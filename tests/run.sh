@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs every test: the Rust ones and the client libraries for JavaScript and for Python against the built server; those
-# of one server once more with two nodes of a cluster in its place.
+# of one server once more with two nodes of a cluster in its place; and each fuzz target for 20 seconds.
 # All of them run even if one fails. The end shows what each runner said last; the exit code is 0 only if all passed.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -21,6 +21,7 @@ main() {
     run node npm --prefix tests/clients test --silent
     run two-nodes-node npm --prefix tests/clients run test:two-nodes --silent
     run python tests/clients/.venv/bin/python -m pytest tests/clients
+    run fuzz fuzz/run.sh 20
 
     summary
     [[ ${#failed[@]} -eq 0 ]]
@@ -38,6 +39,7 @@ summary() {
     grep -h '^test result:' "$logs/rust.log" "$logs/two-nodes.log"
     grep -h -E '^ℹ (tests|suites|pass|fail|cancelled|skipped|todo|duration_ms) ' "$logs/node.log" "$logs/two-nodes-node.log"
     tail -n 1 "$logs/python.log"
+    tail -n 1 "$logs/fuzz.log"
     if [[ ${#failed[@]} -gt 0 ]]; then
         printf 'FAILED: %s\n' "${failed[*]}"
     else

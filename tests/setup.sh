@@ -22,14 +22,15 @@ fail() {
     exit 1
 }
 
-# A browser for the browser tests, Python with what `python3 -m venv` is made of, which Debian ships separately, Redis
-# with its sentinel for the tests of many nodes, nginx to stand in front of servers, and PHP and Ruby with Rack for their
-# ideas of parameters. The tests start all of these by themselves.
+# A browser for the browser tests, Python with what `python3 -m venv` is made of, which Debian ships separately, a C++
+# compiler for the fuzzer, Redis with its sentinel for the tests of many nodes, nginx to stand in front of servers, and PHP
+# and Ruby with Rack for their ideas of parameters. The tests start all of these by themselves.
 system_packages() {
     local missing=()
     [[ -x "${CHROMIUM:-/usr/bin/chromium}" ]] || missing+=(chromium)
     [[ -x clients/.venv/bin/python ]] || python3 -c 'import ensurepip, venv' 2>/dev/null ||
         missing+=(python3 python3-venv)
+    command -v c++ >/dev/null || missing+=(g++)
     command -v redis-server >/dev/null && command -v redis-cli >/dev/null || missing+=(redis-server)
     command -v redis-sentinel >/dev/null || missing+=(redis-sentinel)
     # It may be where only root looks for commands.

@@ -4,6 +4,8 @@
 mod channels;
 mod error;
 mod events;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod listing;
 mod params;
 mod signed;

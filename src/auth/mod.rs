@@ -1,6 +1,8 @@
 //! Verifies and makes HMAC signatures; no I/O. Which bytes are signed, in which order, is protocol §3.1 for channels and
 //! users, §4.2 for the HTTP API.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod request;
 mod signer;
 mod token;

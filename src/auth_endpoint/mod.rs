@@ -4,6 +4,8 @@
 //! Whoever asks in vain is not told why: the reason is in the log.
 
 mod fields;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod inquiry;
 mod jsonp;
 mod origin;

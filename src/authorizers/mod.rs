@@ -9,6 +9,8 @@ mod cache;
 mod claims;
 mod dev;
 mod forward;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod grants;
 mod identity;
 mod jwks;

@@ -41,6 +41,8 @@ pub(super) fn parse_body(message: Vec<u8>, at: usize) -> Option<News> {
             let length = usize::from(*rest.first()?);
             let except = text(rest.get(1..1 + length)?)?;
             let except = SocketId::parse(&except).ok().flatten();
+            // Everybody who passes it on believes that a frame is text.
+            std::str::from_utf8(&rest[1 + length..]).ok()?;
             Some(News::Event { frame: Frame::in_place(message, at + 2 + length), except, cached: kind == b'c' })
         }
         b'a' => {
@@ -87,7 +89,20 @@ mod tests {
 
     #[test]
     fn what_makes_no_sense_is_no_news() {
-        for body in [&b""[..], b"?", b"e", b"e\x05123", b"a\0", b"a\0\x09x", b"n", b"nine", b"t70000", b"r\xff"] {
+        for body in [
+            &b""[..],
+            b"?",
+            b"e",
+            b"e\x05123",
+            b"a\0",
+            b"a\0\x09x",
+            b"n",
+            b"nine",
+            b"t70000",
+            b"r\xff",
+            b"e\0\xff",
+            b"c\x031.2\xc3",
+        ] {
             assert!(parse(published(body)).is_none(), "{body:?}");
         }
         assert!(parse(vec![0; 23]).is_none());

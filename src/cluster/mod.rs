@@ -22,6 +22,8 @@
 
 mod answer;
 mod fair_queue;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod hub;
 mod life;
 mod link;

@@ -85,6 +85,18 @@ impl Layers {
         Ok(layers)
     }
 
+    /// The same with a file that is not on the disk.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn of_text(
+        name: &str,
+        file: &str,
+        env: &[(String, String)],
+        overrides: &[(String, String)],
+    ) -> Result<Self, Vec<String>> {
+        let sources = Sources { file: None, env: env.to_vec(), overrides: overrides.to_vec() };
+        Ok(Self { file_name: name.to_owned(), file: parse(file, name)?, ..Self::read(&sources)? })
+    }
+
     pub(super) fn get(&self, layer: Layer, path: &str) -> Option<&Entry> {
         match layer {
             Layer::CommandLine => self.overrides.get(path),
@@ -170,18 +182,22 @@ pub(super) fn env_name(path: &str) -> String {
 
 fn read_file(path: &Path, name: &str) -> Result<BTreeMap<String, Entry>, Vec<String>> {
     let text = fs::read_to_string(path).map_err(|error| vec![format!("{name}: cannot be read: {error}")])?;
-    let (table, errors) = DeTable::parse_recoverable(&text);
+    parse(&text, name)
+}
+
+fn parse(text: &str, name: &str) -> Result<BTreeMap<String, Entry>, Vec<String>> {
+    let (table, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
         let describe = |error: toml::de::Error| {
             let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
             let line_start = before.rfind('\n').map_or(0, |at| at + 1);
             let column = before[line_start..].chars().count() + 1;
-            format!("{name}:{}:{column}: not TOML: {}", line_of(&text, before.len()), error.message())
+            format!("{name}:{}:{column}: not TOML: {}", line_of(text, before.len()), error.message())
         };
         return Err(errors.into_iter().map(describe).collect());
     }
     let mut entries = BTreeMap::new();
-    flatten(table.get_ref(), "", &text, &mut entries);
+    flatten(table.get_ref(), "", text, &mut entries);
     Ok(entries)
 }
 

@@ -45,7 +45,15 @@ impl Config {
 
     fn read(sources: &Sources, for_server: bool) -> Result<Loaded, ConfigError> {
         let layers = Layers::read(sources).map_err(|mistakes| ConfigError { mistakes })?;
-        let mut reader = Reader::new(&layers);
+        Self::of_layers(&layers, obstacles)
+    }
+
+    /// Makes one of what was read.
+    pub(super) fn of_layers(
+        layers: &Layers,
+        obstacles: fn(&Self) -> Vec<(String, String)>,
+    ) -> Result<Loaded, ConfigError> {
+        let mut reader = Reader::new(layers);
         let mut config = Self::default();
         schema::node(&mut reader, &mut config);
         let mut defaults = AppConfig::new("", "", "");

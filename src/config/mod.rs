@@ -10,6 +10,8 @@ mod claim_pattern;
 mod cluster;
 mod exposure;
 mod fallbacks;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod layers;
 mod load;
 mod master_key;

@@ -143,11 +143,12 @@ pub(super) fn apps<V: Visitor>(v: &mut V, apps: &mut Vec<AppConfig>, defaults: &
         if let Some(first) = app.keys.first_mut() {
             key_pair(v, first);
         }
+        // Before the first table: what is printed behind one would be in it.
+        v.optional_secret("encryption_master_key", &mut app.encryption_master_key);
         settings(v, app);
         let blank = KeyPair { key: String::new(), secret: Secret::new("") };
         v.list("keys", &mut further, &blank, key_pair);
         app.keys.append(&mut further);
-        v.optional_secret("encryption_master_key", &mut app.encryption_master_key);
         v.table("auth", |v| auth(v, &mut app.auth));
         v.list("webhooks", &mut app.webhooks, &WebhookConfig::new(""), webhook);
     });

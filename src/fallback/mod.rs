@@ -9,6 +9,8 @@
 //!
 //! With other nodes, a request may come to one that does not have its session: `relay` passes it on to the one that has.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod gauges;
 mod headers;
 mod http_session;

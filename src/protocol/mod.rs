@@ -14,6 +14,8 @@ mod close;
 mod error;
 mod event_data;
 mod frame;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 pub mod json;
 mod server_event;
 mod socket_id;

@@ -1,5 +1,7 @@
 //! Builds everything bottom-up, binds, serves and drains.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod lane;
 mod listener;
 mod plain;

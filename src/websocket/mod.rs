@@ -2,6 +2,8 @@
 
 mod alarm;
 mod connection;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod handshake;
 mod inbound;
 mod outbound;

@@ -40,3 +40,12 @@ fn the_printed_configuration_loads_again_once_the_secrets_are_put_in() {
     let found = mistakes(&printed, &[], &[]);
     assert!(found.len() == 8 && found.iter().all(|line| line.contains("the mask of a printed")), "{found:#?}");
 }
+
+#[test]
+fn an_encryption_master_key_is_printed_where_it_is_read() {
+    let key = "zyrm8pvV2C9fJcBfhyXzvxbJVN/H7QLmbe0xJi1GhPU=";
+    let mut config = Config::default();
+    config.apps = vec![AppConfig::new("1", "k", key)];
+    config.apps[0].encryption_master_key = Some(Secret::new(key));
+    assert_eq!(load(&config.to_toml().replace(MASK, key)), config);
+}
