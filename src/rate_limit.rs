@@ -2,13 +2,15 @@
 
 use std::time::{Duration, Instant};
 
+const SECOND: u64 = 1_000_000_000;
+
 /// Allows so many actions a second, and so many at once.
 #[derive(Debug, Clone)]
 pub struct RateLimit {
-    /// The time one action costs; zero for no limit.
-    cost: Duration,
-    /// How far the account may be ahead of the clock.
-    burst: Duration,
+    /// The nanoseconds that one action costs; zero for no limit. Every connection has some of these: they are small.
+    cost: u64,
+    /// The nanoseconds that the account may be ahead of the clock.
+    burst: u64,
     /// The moment up to which time has been spent.
     spent_until: Option<Instant>,
 }
@@ -21,14 +23,17 @@ impl RateLimit {
 
     /// A full bucket for `rate` actions a second, and `burst` at once; `rate` 0 allows everything.
     pub fn new(rate: u32, burst: u32) -> Self {
-        let cost = Duration::from_secs(1).checked_div(rate).unwrap_or_default();
-        Self { cost, burst: cost * burst, spent_until: None }
+        Self::of(SECOND, rate, burst)
     }
 
     /// A full bucket that allows `rate` actions a minute, and as many at once; 0 allows everything.
     pub fn per_minute(rate: u32) -> Self {
-        let cost = Duration::from_secs(60).checked_div(rate).unwrap_or_default();
-        Self { cost, burst: cost * rate, spent_until: None }
+        Self::of(60 * SECOND, rate, rate)
+    }
+
+    fn of(period: u64, rate: u32, burst: u32) -> Self {
+        let cost = period.checked_div(rate.into()).unwrap_or_default();
+        Self { cost, burst: cost.saturating_mul(burst.into()), spent_until: None }
     }
 
     /// Whether nothing is left to refill, so that a new bucket would be the same.
@@ -41,13 +46,13 @@ impl RateLimit {
     /// # Errors
     /// The time until the next action is free.
     pub fn take(&mut self, now: Instant) -> Result<(), Duration> {
-        if self.cost.is_zero() {
+        if self.cost == 0 {
             return Ok(());
         }
-        let spent_until = self.spent_until.map_or(now, |spent| spent.max(now)) + self.cost;
-        let ahead = spent_until - now;
-        if ahead > self.burst {
-            return Err(ahead - self.burst);
+        let spent_until = self.spent_until.map_or(now, |spent| spent.max(now)) + Duration::from_nanos(self.cost);
+        let (ahead, burst) = (spent_until - now, Duration::from_nanos(self.burst));
+        if ahead > burst {
+            return Err(ahead - burst);
         }
         self.spent_until = Some(spent_until);
         Ok(())
@@ -55,12 +60,12 @@ impl RateLimit {
 
     /// Takes one action that has happened already, on credit if the bucket is empty. Returns when the credit is paid back.
     pub fn charge(&mut self, now: Instant) -> Option<Instant> {
-        if self.cost.is_zero() {
+        if self.cost == 0 {
             return None;
         }
-        let spent_until = self.spent_until.map_or(now, |spent| spent.max(now)) + self.cost;
+        let spent_until = self.spent_until.map_or(now, |spent| spent.max(now)) + Duration::from_nanos(self.cost);
         self.spent_until = Some(spent_until);
-        spent_until.checked_sub(self.burst).filter(|paid| *paid > now)
+        spent_until.checked_sub(Duration::from_nanos(self.burst)).filter(|paid| *paid > now)
     }
 }
 

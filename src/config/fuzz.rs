@@ -66,7 +66,7 @@ fn settles(config: &Config) {
 
 fn load(file: &str, env: Vec<(String, String)>, overrides: Vec<(String, String)>) -> Result<Loaded, ConfigError> {
     let layers = Layers::of_text(FILE, file, &env, &overrides).map_err(|mistakes| ConfigError { mistakes })?;
-    Config::of_layers(&layers, |_| Vec::new())
+    Config::of_layers(&layers, None)
 }
 
 /// Whether a message is one line that begins with the place of a setting, has something to say about it, and shows no secret.

@@ -45,14 +45,11 @@ impl Config {
 
     fn read(sources: &Sources, for_server: bool) -> Result<Loaded, ConfigError> {
         let layers = Layers::read(sources).map_err(|mistakes| ConfigError { mistakes })?;
-        Self::of_layers(&layers, obstacles)
+        Self::of_layers(&layers, for_server.then_some(sources))
     }
 
-    /// Makes one of what was read.
-    pub(super) fn of_layers(
-        layers: &Layers,
-        obstacles: fn(&Self) -> Vec<(String, String)>,
-    ) -> Result<Loaded, ConfigError> {
+    /// Makes one of what was read; `server` has the sources if a server is about to start with it.
+    pub(super) fn of_layers(layers: &Layers, server: Option<&Sources>) -> Result<Loaded, ConfigError> {
         let mut reader = Reader::new(layers);
         let mut config = Self::default();
         schema::node(&mut reader, &mut config);
@@ -60,16 +57,14 @@ impl Config {
         schema::app_defaults(&mut reader, &mut defaults);
         schema::apps(&mut reader, &mut config.apps, &defaults);
         reader.refuse_unknown_keys();
-        let obstacles = if for_server { config.obstacles() } else { Vec::new() };
+        let obstacles = if server.is_some() { config.obstacles() } else { Vec::new() };
         for (path, conflict) in config.conflicts().into_iter().chain(obstacles) {
             reader.refuse(&path, conflict);
         }
         if reader.mistakes.is_empty() {
             let warning = |(path, text): (String, String)| format!("{}: {text}", layers.place(&path).text);
-            let exposures = match for_server {
-                true => config.exposures(&layers, sources.file.as_deref()),
-                false => Vec::new(),
-            };
+            let exposures = server.map(|sources| config.exposures(layers, sources.file.as_deref()));
+            let exposures = exposures.unwrap_or_default();
             let warnings = config.warnings().into_iter().chain(exposures).map(warning).collect();
             return Ok(Loaded { config, warnings });
         }

@@ -164,7 +164,7 @@ impl Conversation {
                 end = poll_fn(|cx| pump(&outbox, wire, framing, cx)) => return end,
                 silence = poll_fn(|cx| {
                     let silence = inbound.poll_hear(cx, |message, now| hear(session, framing, &message, now));
-                    alarm.poll(cx, inbound, wire, fallbacks.limits, silence)
+                    alarm.poll(cx, inbound, wire, &fallbacks.limits, silence)
                 }) => match silence {
                     Some(Silence::Closed | Silence::Lost) => return None,
                     Some(Silence::Broken(reason)) => return Some(reason),

@@ -56,7 +56,6 @@ const CONNECTION_WINDOW: u32 = 1024 * 1024;
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// What the public listener needs besides its sockets.
-#[derive(Clone)]
 pub(super) struct Public {
     /// Who answers.
     pub(super) router: Router,
@@ -75,10 +74,12 @@ pub(super) struct Public {
 /// Serves clients and backends until the process stops.
 pub(super) async fn serve_public(listener: TcpListener, public: Public, shutdown: Shutdown) {
     let mut stop = pin!(shutdown.requested());
+    // Shared: each connection has it for life.
+    let public = Arc::new(public);
     while let Some((stream, address)) = accept(&listener, stop.as_mut()).await {
         // Dropped at once: whoever comes too often is not worth an answer.
         let Some(place) = public.admit(address).await else { continue };
-        let (public, stop) = (public.clone(), shutdown.clone());
+        let (public, stop) = (Arc::clone(&public), shutdown.clone());
         // Spawned at once: a slow TLS handshake delays only itself.
         shutdown.spawn(async move {
             let place = Arc::new(place);
@@ -135,30 +136,31 @@ type Rest = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// Serves a new connection as long as it is like most others. Returns what it has become.
 async fn begin(
     stream: TcpStream,
-    public: Public,
+    public: Arc<Public>,
     address: SocketAddr,
     place: Arc<Place>,
     shutdown: Shutdown,
 ) -> Option<Rest> {
-    let Public { router, tls, sockets, http2_streams, .. } = public;
+    let router = &public.router;
     let deadline = router.request_timeout();
-    let connection = sockets.http(now());
+    let connection = public.sockets.http(now());
     let socket = select! {
-        socket = handshake(stream, tls, deadline, address) => socket?,
+        socket = handshake(stream, public.tls.as_ref(), deadline, address) => socket?,
         () = connection.evicted() => return None,
     };
-    match lane::drive(socket, address, &router, &shutdown, &connection).await {
+    match lane::drive(socket, address, router, &shutdown, &connection).await {
         Exit::Closed => None,
         Exit::Upgraded(conversation) => Some(conversation),
         Exit::Unusual(socket, early, first) => Some(Box::pin(async move {
             let peer = Peer { address: PeerAddress::Direct(address), secure: socket.is_tls(), place: Some(place) };
             let hang_up = HangUp::new();
             let answer = |request| {
-                let (router, peer, hang_up) = (router.clone(), peer.clone(), hang_up.clone());
+                let (router, peer, hang_up) = (public.router.clone(), peer.clone(), hang_up.clone());
                 async move { router.route(peer, request, &hang_up).await }
             };
             let times = Times { first, deadline };
-            let served = serve(Rewound::new(socket, early), times, http2_streams, &connection, &shutdown, answer);
+            let served =
+                serve(Rewound::new(socket, early), times, public.http2_streams, &connection, &shutdown, answer);
             select! {
                 () = served => {}
                 () = hang_up.cancelled() => {}
@@ -217,7 +219,7 @@ async fn accept(
 
 async fn handshake(
     stream: TcpStream,
-    tls: Option<TlsAcceptor>,
+    tls: Option<&TlsAcceptor>,
     deadline: Duration,
     address: SocketAddr,
 ) -> Option<Socket> {

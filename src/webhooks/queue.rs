@@ -12,15 +12,12 @@ use std::time::{Duration, Instant};
 
 use super::attempt::Attempt;
 use super::ledger::{Entry, Ledger};
-use super::line::{Line, Waiting};
+use super::line::{FEW, Line, Waiting};
 use super::source::{Class, Lost, Source};
 use super::topics::{Effect, Topics};
 
 /// Bytes that an event takes besides its text, roughly.
 const OVERHEAD: usize = 200;
-
-/// Open events behind which a trusted one may wait.
-const FEW: usize = 16;
 
 /// Attempts that are remembered of one delivery: the first ones tell the cause, the last ones the state.
 const REMEMBERED: usize = 20;

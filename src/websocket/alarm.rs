@@ -32,7 +32,7 @@ impl Alarm {
         cx: &mut Context<'_>,
         inbound: &Inbound,
         outbox: &Outbox,
-        limits: TimeLimits,
+        limits: &TimeLimits,
         silence: Poll<Silence>,
     ) -> Poll<Option<Silence>> {
         if let Poll::Ready(silence) = silence {

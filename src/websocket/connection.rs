@@ -99,7 +99,6 @@ impl Conversation {
         let mut stopping = pin!(context.shutdown.requested());
         let mut leave_at: Option<Instant> = None;
         let mut alarm = Alarm::default();
-        let limits = context.limits;
         loop {
             select! {
                 biased;
@@ -107,7 +106,7 @@ impl Conversation {
                 result = poll_fn(|cx| outbox.poll_write(cx)) => return result.map_or(End::Lost, End::Server),
                 silence = poll_fn(|cx| {
                     let silence = inbound.poll_hear(cx, |message, now| hear(session, &message, now));
-                    alarm.poll(cx, inbound, &outbox, limits, silence)
+                    alarm.poll(cx, inbound, &outbox, &context.limits, silence)
                 }) => match silence {
                     Some(Silence::Closed) => return End::Client,
                     Some(Silence::Lost) => return End::Lost,
