@@ -78,7 +78,7 @@ impl<'b> Head<'b> {
     /// Reads what concerns us, and what the request says about an upgrade.
     fn read_headers(&mut self, headers: &[httparse::Header<'b>]) -> Option<Upgrade> {
         let mut upgrade = Upgrade::default();
-        let (mut length, mut key, mut hosts) = (None, None, 0);
+        let (mut length, mut key, mut hosts, mut connection) = (None, None, 0, None);
         for header in headers {
             let value = || Some(header.value).filter(|value| value.iter().all(|b| matches!(b, b'\t' | 32..127)));
             let value = || value().and_then(|value| std::str::from_utf8(value).ok());
@@ -94,6 +94,8 @@ impl<'b> Head<'b> {
                     length = Some(digits.parse().ok().filter(|length| plain && *length <= MAX_BODY)?);
                 }
                 Name::Connection => {
+                    // Of two, some who read on look at the first alone.
+                    connection.replace(()).is_none().then_some(())?;
                     for option in value()?.split([',', ' ']).filter(|option| !option.is_empty()) {
                         match option {
                             option if option.eq_ignore_ascii_case("keep-alive") => {}
@@ -238,6 +240,7 @@ mod tests {
             ("13", "8"),
             ("WebSocket", "h2c"),
             ("keep-alive, Upgrade", "keep-alive"),
+            ("keep-alive, Upgrade", "keep-alive\r\nConnection: Upgrade"),
             ("keep-alive, Upgrade", "close, Upgrade"),
             ("Upgrade: WebSocket\r\n", ""),
             ("Sec-WebSocket-Key", "Sec-WebSocket-Keys"),
