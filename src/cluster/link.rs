@@ -199,21 +199,23 @@ impl Link {
         let (mut backoff, mut complained) = (first, None::<Instant>);
         loop {
             let began = Instant::now();
-            let end = self.live(&mut memory, &leaving).await;
+            let reason = match self.live(&mut memory, &leaving).await {
+                End::Left => None,
+                End::Broken(reason) => Some(reason),
+            };
+            // Before anybody can find the line gone, and ask why.
+            let previous = reason.clone().map(|reason| std::mem::replace(&mut *self.reason.lock(), reason));
             let was_connected = self.line.send_replace(None).is_some();
             self.pending.lock().reset(false);
             self.life.store(0, Ordering::Release);
             self.on_duty.store(false, Ordering::Relaxed);
-            let reason = match end {
-                End::Left => return,
-                End::Broken(reason) => reason,
-            };
+            let Some(reason) = reason else { return };
             if was_connected {
                 self.hub.connected.fetch_sub(1, Ordering::Relaxed);
                 self.hub.metrics.link_lost();
                 backoff = first;
             }
-            let repeated = std::mem::replace(&mut *self.reason.lock(), reason.clone()) == reason;
+            let repeated = previous.as_ref() == Some(&reason);
             // Two seconds later it is no news, but nobody shall think that it is over.
             let said_lately = complained.is_some_and(|complained| complained.elapsed() < COMPLAINTS);
             if repeated && !was_connected && said_lately {
