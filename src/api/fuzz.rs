@@ -75,7 +75,7 @@ fn single(pairs: &[Pair<'_>], body: &[u8]) {
         let mut distinct: Vec<String> = Vec::new();
         names.into_iter().for_each(|name| {
             if !distinct.contains(&name) {
-                distinct.push(name)
+                distinct.push(name);
             }
         });
         distinct

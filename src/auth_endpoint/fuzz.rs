@@ -1,5 +1,7 @@
 //! Requests for an authorization, and tokens. See [`crate::fuzzing`].
 
+use std::sync::LazyLock;
+
 use serde_json::{Map, Value};
 
 use crate::apps::App;
@@ -9,6 +11,8 @@ use crate::protocol::SocketId;
 
 use super::fields::{Fields, Names};
 use super::jsonp::Callback;
+
+static APP: LazyLock<App> = LazyLock::new(|| App::new(AppConfig::new("1", "key", "secret")));
 
 pub(crate) fn auth_fields(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
@@ -82,18 +86,17 @@ fn callback(text: &str) {
 
 /// A token is good for what was signed, and for nothing else.
 fn tokens(text: &str) {
-    let app = App::new(AppConfig::new("1", "key", "secret"));
     let Ok(Some(socket_id)) = SocketId::parse("1.2") else { unreachable!("an id") };
     for data in [None, Some(text)] {
         for channel in ["private-a", text] {
             let meant = channel_text(socket_id, channel, data);
             let good = format!("key:{}", sign("secret", &meant));
-            assert!(verify_token(&app, &good, meant.clone()).is_ok());
-            assert!(verify_token(&app, &good, format!("{meant}x")).is_err());
-            assert!(verify_token(&app, &good, format!("1.20{}", &meant[3..])).is_err());
-            assert!(verify_token(&app, &good[..good.len() - 1], meant.clone()).is_err());
-            assert!(verify_token(&app, &good[1..], meant.clone()).is_err());
-            let guessed = verify_token(&app, text, meant);
+            assert!(verify_token(&APP, &good, meant.clone()).is_ok());
+            assert!(verify_token(&APP, &good, format!("{meant}x")).is_err());
+            assert!(verify_token(&APP, &good, format!("1.20{}", &meant[3..])).is_err());
+            assert!(verify_token(&APP, &good[..good.len() - 1], meant.clone()).is_err());
+            assert!(verify_token(&APP, &good[1..], meant.clone()).is_err());
+            let guessed = verify_token(&APP, text, meant);
             assert!(guessed.is_err() || text.eq_ignore_ascii_case(&good), "{text}");
         }
     }

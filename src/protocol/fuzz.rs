@@ -84,7 +84,7 @@ fn names(text: &str) {
         Ok(name) => assert!(fits(text) && name.as_str() == text),
         Err(_) => assert!(!fits(text), "{text}"),
     }
-    let is_number = |text: &str| !text.is_empty() && text.chars().all(|c| ('0'..='9').contains(&c));
+    let is_number = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_digit());
     let is_pair = text.split('.').count() == 2 && text.split('.').all(is_number);
     match SocketId::parse(text) {
         Ok(Some(id)) => assert_eq!(id.to_string(), text),

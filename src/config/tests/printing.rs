@@ -44,8 +44,7 @@ fn the_printed_configuration_loads_again_once_the_secrets_are_put_in() {
 #[test]
 fn an_encryption_master_key_is_printed_where_it_is_read() {
     let key = "zyrm8pvV2C9fJcBfhyXzvxbJVN/H7QLmbe0xJi1GhPU=";
-    let mut config = Config::default();
-    config.apps = vec![AppConfig::new("1", "k", key)];
+    let mut config = Config { apps: vec![AppConfig::new("1", "k", key)], ..Config::default() };
     config.apps[0].encryption_master_key = Some(Secret::new(key));
     assert_eq!(load(&config.to_toml().replace(MASK, key)), config);
 }
