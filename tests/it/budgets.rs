@@ -255,8 +255,8 @@ async fn an_address_has_so_many_clients_whatever_they_come_with() {
     let _v6 = (from("2001:db8::1").connect().await, from("2001:db8::2:3").connect().await);
     from("2001:db8::4").refused(4100).await;
     let _other = from("2001:db8:0:1::1").connect().await;
-    // HTTP transports have the same places.
-    let mut http = server.http().await;
+    // HTTP transports have the same places, of the same node.
+    let mut http = Http::new(Wire::connect(server.addr).await);
     let begin = |session: &str| {
         let target = format!("/pusher/app/{KEY}/0/{session}/xhr?protocol=7");
         format!("POST {target} HTTP/1.1\r\nHost: test\r\nX-Forwarded-For: 2001:db8::5\r\nContent-Length: 0\r\n\r\n")
