@@ -43,7 +43,7 @@ run() {
     local log="$built/logs/$1.log" result=failed
     mkdir -p "$built/corpus/$1"
     echo failed >"$built/logs/$1.result"
-    if RUST_BACKTRACE=0 "$built/$host/debug/$1" -max_total_time="$seconds" -max_len=4096 -timeout=10 -rss_limit_mb=1024 \
+    if RUST_BACKTRACE=0 "$built/$host/debug/$1" -max_total_time="$seconds" -max_len=4096 -timeout=30 -rss_limit_mb=1024 \
         -print_final_stats=1 -artifact_prefix="$built/findings/$1-" "$built/corpus/$1" "fuzz/corpus/$1" >"$log" 2>&1; then
         result=passed
         echo passed >"$built/logs/$1.result"

@@ -7,7 +7,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
 use hyper::header::{ORIGIN, SEC_WEBSOCKET_KEY};
 use hyper::rt::{Read, ReadBufCursor, Write};
@@ -22,8 +22,8 @@ use super::strict;
 /// What comes behind a request, so that it is seen whether hyper ends the request where the fast path does.
 const NEXT: &[u8] = b"GET /next HTTP/1.1\r\nhost: next\r\n\r\n";
 
-/// Polls after which hyper should have read and answered everything.
-const POLLS: usize = 100;
+/// Polls after which hyper should have read and answered everything: it reads a body in parts, 256 KiB at most.
+const POLLS: usize = 1000;
 
 pub(crate) fn request_heads(bytes: &[u8]) {
     let Some(head) = Head::read(bytes) else { return };
@@ -96,7 +96,11 @@ fn serve(stream: &[u8]) -> (Vec<Seen>, Vec<u8>) {
     let (seen, written) = (RefCell::new(Vec::new()), RefCell::new(Vec::new()));
     let service = service_fn(|request: Request<Incoming>| {
         seen.borrow_mut().push(Seen::of(&request));
-        async { Ok::<_, Infallible>(Response::new(Full::<Bytes>::default())) }
+        async move {
+            // hyper would not wait for the rest of a long one before the next request.
+            let _ = request.into_body().collect().await;
+            Ok::<_, Infallible>(Response::new(Full::<Bytes>::default()))
+        }
     });
     let memory = Memory { unread: stream, written: &written };
     {
