@@ -10,6 +10,8 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 
+use crate::protocol::SubscriptionError;
+
 /// All counters of the process. Clones are the same counters.
 #[derive(Debug, Clone)]
 pub struct Metrics {
@@ -32,7 +34,6 @@ pub struct Metrics {
     cached_events_evicted: Family<AppLabel, Counter>,
     listings_refused: Family<AppLabel, Counter>,
     presence_rejoins_hidden: Family<AppLabel, Counter>,
-    presence_joins_refused: Family<AppLabel, Counter>,
     webhook_events: Family<AppLabel, Counter>,
     webhooks_delivered: Family<AppLabel, Counter>,
     webhooks_failed: Family<AppLabel, Counter>,
@@ -59,19 +60,7 @@ pub struct ClusterMetrics {
     nodes_removed: Counter,
     events_expired: Counter,
     client_events_refused: Counter,
-    subscriptions_refused: Family<NotSubscribedLabel, Counter>,
     edges_lost: Counter,
-}
-
-/// Why the cluster could not take a subscription.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum NotSubscribed {
-    /// Its connection has `cluster.pending_per_connection` changes that wait already.
-    Pending,
-    /// Redis was too slow for `cluster.timeout`.
-    Slow,
-    /// The node is not connected to Redis.
-    CutOff,
 }
 
 /// The counters of one app, looked up once.
@@ -105,8 +94,6 @@ pub struct AppMetrics {
     pub webhook_events: Counter,
     /// Presence channels left and joined again above the limit, which nobody was told.
     pub presence_rejoins_hidden: Counter,
-    /// Presence channels that could not be joined because of that limit.
-    pub presence_joins_refused: Counter,
     /// Webhook requests that were answered with 2xx.
     pub webhooks_delivered: Counter,
     /// Webhook requests that failed; most are tried again.
@@ -153,11 +140,6 @@ struct ReasonLabel {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct NotSubscribedLabel {
-    reason: NotSubscribed,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OutcomeLabel {
     app: String,
     outcome: AuthOutcome,
@@ -180,17 +162,6 @@ impl EncodeLabelValue for AuthOutcome {
             Self::Allowed => "allowed",
             Self::Denied => "denied",
             Self::Failed => "failed",
-        };
-        name.encode(encoder)
-    }
-}
-
-impl EncodeLabelValue for NotSubscribed {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let name = match self {
-            Self::Pending => "pending",
-            Self::Slow => "slow",
-            Self::CutOff => "cut_off",
         };
         name.encode(encoder)
     }
@@ -248,10 +219,6 @@ impl Metrics {
                 "presence_rejoins_hidden",
                 "Presence channels left and joined again above limits.presence_joins_per_minute, which nobody was told"
             ),
-            presence_joins_refused: counter!(
-                "presence_joins_refused",
-                "Presence channels that were not joined because of limits.presence_joins_per_minute"
-            ),
             webhook_events: counter!("webhook_events", "Events for webhook endpoints, counted once per endpoint"),
             webhooks_delivered: counter!("webhooks_delivered", "Webhook requests answered with 2xx"),
             webhooks_failed: counter!(
@@ -285,6 +252,9 @@ impl Metrics {
     pub fn app(&self, id: &str) -> AppMetrics {
         let label = AppLabel { app: id.to_owned() };
         let of = |family: &Family<AppLabel, Counter>| family.get_or_create(&label).clone();
+        for reason in SubscriptionError::REASONS {
+            drop(self.subscriptions_refused.get_or_create(&ReasonLabel { app: id.to_owned(), reason }));
+        }
         AppMetrics {
             app: id.to_owned(),
             closed: self.closed.clone(),
@@ -301,7 +271,6 @@ impl Metrics {
             cached_events_evicted: of(&self.cached_events_evicted),
             listings_refused: of(&self.listings_refused),
             presence_rejoins_hidden: of(&self.presence_rejoins_hidden),
-            presence_joins_refused: of(&self.presence_joins_refused),
             webhook_events: of(&self.webhook_events),
             webhooks_delivered: of(&self.webhooks_delivered),
             webhooks_failed: of(&self.webhooks_failed),
@@ -412,18 +381,7 @@ impl ClusterMetrics {
         for (name, help, counter) in counters {
             registry.register(name, help, counter.clone());
         }
-        let help = "Subscriptions refused because Redis did not take them: as its connection had too many pending, as it \
-                    was slow, or as the node was cut off";
-        registry.register("cluster_subscriptions_refused", help, metrics.subscriptions_refused.clone());
-        for reason in [NotSubscribed::Pending, NotSubscribed::Slow, NotSubscribed::CutOff] {
-            metrics.subscriptions_refused(reason, 0);
-        }
         metrics
-    }
-
-    /// Counts subscriptions that were refused.
-    pub fn subscriptions_refused(&self, reason: NotSubscribed, subscriptions: u64) {
-        self.subscriptions_refused.get_or_create(&NotSubscribedLabel { reason }).inc_by(subscriptions);
     }
 
     /// Counts a client event that was refused.
@@ -469,9 +427,8 @@ impl AppMetrics {
 
     /// Counts subscriptions that were refused for the same reason.
     pub fn subscriptions_refused(&self, reason: &'static str, count: u64) {
-        if count > 0 {
-            self.subscriptions_refused.get_or_create(&ReasonLabel { app: self.app.clone(), reason }).inc_by(count);
-        }
+        debug_assert!(SubscriptionError::REASONS.contains(&reason), "{reason} is not exported at zero");
+        self.subscriptions_refused.get_or_create(&ReasonLabel { app: self.app.clone(), reason }).inc_by(count);
     }
 
     /// Counts the end of a connection: by the server's close code, or 0 if the client closed or vanished.

@@ -21,7 +21,7 @@ use crate::apps::{App, Directory};
 use crate::channels::{Channels, Users};
 use crate::cluster::{Cluster, NodeReport, Recipient, RedisCluster, Share, Source, Unavailable};
 use crate::config::{ClusterDriver, Config};
-use crate::metrics::{AppMetrics, Metrics, NotSubscribed};
+use crate::metrics::{AppMetrics, Metrics};
 use crate::outbox::Outbox;
 use crate::protocol::{ChannelName, SocketId, UserId};
 use crate::shutdown::Shutdown;
@@ -208,8 +208,6 @@ impl Node {
             for (channel, socket_id, left) in &due.left {
                 self.unsubscribed(tenant, channel, *socket_id, left);
             }
-            tenant.metrics.subscriptions_refused("cluster_slow", due.unconfirmed);
-            tenant.metrics.subscriptions_refused("cluster", due.cut_off);
             self.note_not_subscribed(tenant, due.unconfirmed, due.cut_off);
             for user_id in tenant.users.tick(now) {
                 tenant.user_changed(&user_id, None);
@@ -231,9 +229,9 @@ impl Node {
     /// Counts and logs subscriptions that the cluster did not take in time, by what kept it from that.
     fn note_not_subscribed(&self, tenant: &Tenant, unconfirmed: u64, cut_off: u64) {
         tenant.metrics.errors.inc_by(unconfirmed + cut_off);
-        let (app, cluster) = (tenant.app.id(), self.metrics.cluster());
-        cluster.subscriptions_refused(NotSubscribed::Slow, unconfirmed);
-        cluster.subscriptions_refused(NotSubscribed::CutOff, cut_off);
+        tenant.metrics.subscriptions_refused("cluster_slow", unconfirmed);
+        tenant.metrics.subscriptions_refused("cluster", cut_off);
+        let app = tenant.app.id();
         let Some(redis) = self.cluster.redis() else { return };
         if unconfirmed > 0 {
             let (refused, pending, lag) = (unconfirmed, redis.pending(), redis.lag());

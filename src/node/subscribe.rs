@@ -7,7 +7,6 @@ use tracing::{debug, warn};
 use crate::auth;
 use crate::channels::{Life, Subscriber, Unsubscribed};
 use crate::cluster::{Recipient, Source};
-use crate::metrics::NotSubscribed;
 use crate::protocol::{ChannelName, Member, SignIn, SocketId, SubscriptionError, UserId};
 use crate::subscription_memory::Charge;
 use crate::untrusted::Untrusted;
@@ -139,19 +138,17 @@ impl Node {
         client.tenant.channels.is_leaving(channel, client.socket_id)
     }
 
-    /// Counts and logs a refused subscription where that tells of a limit that an operator set. `channel` is the name as
+    /// Logs a refused subscription where that tells of a limit that an operator set. `channel` is the name as
     /// the client wrote it.
     pub fn subscription_refused(&self, client: &Client, channel: &str, error: &SubscriptionError) {
         let (app, socket_id, channel) = (client.tenant.app.id(), client.socket_id, Untrusted(channel));
         match error {
             SubscriptionError::Pending(limit) => {
-                self.metrics.cluster().subscriptions_refused(NotSubscribed::Pending, 1);
                 let text = "subscription refused: as many changes of this connection wait for Redis as \
                             cluster.pending_per_connection allows";
                 warn!(app, %socket_id, %channel, limit, "{text}");
             }
             SubscriptionError::TooManyJoins(limit) => {
-                client.tenant.metrics.presence_joins_refused.inc();
                 let text = "subscription refused: this connection leaves and joins presence channels more often than \
                             limits.presence_joins_per_minute allows";
                 warn!(app, %socket_id, %channel, limit, "{text}");

@@ -142,6 +142,20 @@ impl SubscriptionError {
         frames
     }
 
+    /// All that [`SubscriptionError::reason`] can be.
+    pub const REASONS: [&'static str; 10] = [
+        "name",
+        "auth",
+        "member",
+        "presence_members",
+        "channels_per_connection",
+        "subscription_memory",
+        "presence_joins",
+        "cluster_pending",
+        "cluster_slow",
+        "cluster",
+    ];
+
     /// The `reason` under which it is counted.
     pub const fn reason(&self) -> &'static str {
         match self {

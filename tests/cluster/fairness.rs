@@ -18,7 +18,8 @@ use crate::support::{Client, Cluster, Message, Node, PATIENCE, Recorder, eventua
 const INNOCENT: usize = 50;
 const FLOOD: usize = 300_000;
 const PENDING: &str = "cluster.pending_per_connection";
-const REFUSED: &str = "fanfare_cluster_subscriptions_refused_total";
+const REFUSED: &str = r#"fanfare_subscriptions_refused_total{app="42",reason="cluster_pending"}"#;
+const UNCONFIRMED: &str = r#"fanfare_subscriptions_refused_total{app="42",reason="cluster_slow"}"#;
 const GAUGE: &str = "fanfare_cluster_pending";
 
 /// A connection that subscribes to one channel after the other, as fast as the server reads.
@@ -194,7 +195,7 @@ async fn a_subscription_that_redis_is_too_slow_for_is_refused_with_that_reason()
         if log.contains("Redis did not confirm them within cluster.timeout") { Ok(()) } else { Err(log) }
     })
     .await;
-    assert!(node.metric(REFUSED).await > 0.0);
+    assert!(node.metric(UNCONFIRMED).await > 0.0);
     node.readiness().await.unwrap();
     cluster.redis.thaw();
     client.expect_close(4200, PATIENCE).await;
