@@ -2,12 +2,15 @@
 //! that has waited longest for its client makes room: the descriptors that are left belong to the operator, to Redis and to
 //! webhooks.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::task::Poll;
 use std::time::Instant;
 
 use dashmap::DashMap;
 use foldhash::fast::RandomState;
+use futures_util::task::AtomicWaker;
 use tokio::sync::Notify;
 
 use crate::addresses::AddressSeat;
@@ -37,7 +40,8 @@ pub struct Wait {
     /// Milliseconds since the start, plus one; 0 while it is the server that is at work.
     since: AtomicU64,
     is_evicted: AtomicBool,
-    evicted: Notify,
+    /// Whoever serves the connection.
+    task: AtomicWaker,
 }
 
 /// The place of a socket, for as long as it is open.
@@ -103,7 +107,7 @@ impl OpenSockets {
     /// Adds an HTTP connection, which waits for its client.
     pub fn http(self: &Arc<Self>, now: Instant) -> HttpConnection {
         let (since, is_evicted) = (AtomicU64::new(0), AtomicBool::new(false));
-        let wait = Wait { start: self.start, since, is_evicted, evicted: Notify::new() };
+        let wait = Wait { start: self.start, since, is_evicted, task: AtomicWaker::new() };
         wait.begin(now);
         let (id, wait) = (self.next.fetch_add(1, Ordering::Relaxed), Arc::new(wait));
         self.http.insert(id, Arc::clone(&wait));
@@ -125,9 +129,9 @@ impl OpenSockets {
             wait.since.compare_exchange(*since, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok()
         };
         let evicted = chosen.filter(still_waits).map(|(_, wait)| {
-            wait.is_evicted.store(true, Ordering::Relaxed);
             self.leaving.fetch_add(1, Ordering::Relaxed);
-            wait.evicted.notify_one();
+            wait.is_evicted.store(true, Ordering::Release);
+            wait.task.wake();
         });
         evicted.count()
     }
@@ -157,12 +161,16 @@ impl HttpConnection {
         self.wait.since.store(0, Ordering::Relaxed);
     }
 
-    /// Completes when the connection has to make room.
+    /// Completes when the connection has to make room, for the one task that serves it.
     ///
     /// # Cancel safety
-    /// Safe: if it was cancelled too late, the next call completes at once.
+    /// Safe: from then on it completes at once.
     pub async fn evicted(&self) {
-        self.wait.evicted.notified().await;
+        poll_fn(|cx| {
+            self.wait.task.register(cx.waker());
+            if self.wait.is_evicted.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
     }
 }
 

@@ -71,7 +71,7 @@ pub enum ApiResponse {
     /// Nearly all are short, and there as a whole.
     Whole(Answer),
     /// The list of very many channels is made while it is sent.
-    Streamed(Response<Body>),
+    Streamed(Box<Response<Body>>),
 }
 
 /// What an endpoint answers: a JSON object, and its status.
@@ -107,20 +107,20 @@ pub async fn handle(context: &Context, call: Call<'_>, body: RequestBody<'_>) ->
         Err(error) => (None, Err(error)),
     };
     match result {
-        Ok(Reply { status, body: Content::Whole(Cow::Borrowed(body)) }) => {
-            count(node, app_id, Answer::new(status, JSON, body)).into()
+        Ok(Reply { status, body }) => {
+            count(node, app_id, status);
+            match body {
+                Content::Whole(Cow::Borrowed(body)) => ApiResponse::Whole(Answer::new(status, JSON, body)),
+                Content::Whole(Cow::Owned(body)) => ApiResponse::Whole(Answer::new(status, JSON, body)),
+                Content::Streamed(body) => {
+                    let mut response = Response::new(body);
+                    *response.status_mut() = status;
+                    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
+                    ApiResponse::Streamed(Box::new(response))
+                }
+            }
         }
-        Ok(Reply { status, body: Content::Whole(Cow::Owned(body)) }) => {
-            count(node, app_id, Answer::new(status, JSON, body)).into()
-        }
-        Ok(Reply { status, body: Content::Streamed(body) }) => {
-            count_status(node, app_id, status);
-            let mut response = Response::new(body);
-            *response.status_mut() = status;
-            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
-            ApiResponse::Streamed(response)
-        }
-        Err(error) => refused(node, call, app_id, &error).into(),
+        Err(error) => ApiResponse::Whole(refused(node, call, app_id, &error)),
     }
 }
 
@@ -137,17 +137,13 @@ pub fn refuse_by_head(context: &Context, call: Call<'_>, length: usize) -> Optio
 /// Refuses a request, and counts that.
 fn refused(node: &Node, call: Call<'_>, app_id: Option<&str>, error: &ApiError) -> Answer {
     debug!(path = %Untrusted(call.path), error = %Untrusted(&error.to_string()), "API request refused");
-    count(node, app_id, refuse(error))
-}
-
-/// Counts an answer.
-fn count(node: &Node, app_id: Option<&str>, answer: Answer) -> Answer {
-    count_status(node, app_id, answer.status);
+    let answer = refuse(error);
+    count(node, app_id, answer.status);
     answer
 }
 
-/// Counts a status. Only known apps get a label: anybody can ask for any other.
-fn count_status(node: &Node, app_id: Option<&str>, status: StatusCode) {
+/// Counts an answer. Only known apps get a label: anybody can ask for any other.
+fn count(node: &Node, app_id: Option<&str>, status: StatusCode) {
     let status = status.as_u16();
     match app_id.and_then(|id| node.tenants().by_id(id)) {
         Some(tenant) => tenant.metrics.api_request(status),
@@ -208,17 +204,11 @@ async fn serve(
     }
 }
 
-impl From<Answer> for ApiResponse {
-    fn from(answer: Answer) -> Self {
-        Self::Whole(answer)
-    }
-}
-
 impl From<ApiResponse> for Response<Body> {
     fn from(response: ApiResponse) -> Self {
         match response {
             ApiResponse::Whole(answer) => Response::<http_body_util::Full<bytes::Bytes>>::from(answer).map(any_body),
-            ApiResponse::Streamed(response) => response,
+            ApiResponse::Streamed(response) => *response,
         }
     }
 }

@@ -141,7 +141,7 @@ pub(super) async fn drive(
                     let answer = match router.call(address, &head, body).await {
                         ApiResponse::Whole(answer) => answer,
                         ApiResponse::Streamed(answer) => {
-                            return Exit::Upgraded(Box::pin(stream(socket, answer, HangUp::new(), patience)));
+                            return Exit::Upgraded(Box::pin(stream(socket, *answer, HangUp::new(), patience)));
                         }
                     };
                     let close = broken || head.close || shutdown.is_requested();
