@@ -10,7 +10,7 @@ use dashmap::DashMap;
 use foldhash::quality::RandomState;
 use tracing::warn;
 
-use crate::rate_limit::RateLimit;
+use crate::rate_limit::{Bucket, RateLimit};
 
 /// The seconds' worth of new connections that may come at once: offices and schools reconnect together.
 const BURST_SECONDS: u32 = 10;
@@ -19,15 +19,20 @@ const BURST_SECONDS: u32 = 10;
 /// for every request.
 const TRUST: Duration = Duration::from_secs(10 * 60);
 
-/// An IPv4 address, or an IPv6 network of 64 bits, which is what a household has.
+/// An IPv4 address, or an IPv6 network of 64 bits, which is what a household has. Every connection has some of these: it is
+/// as small as can be.
+///
+/// The number is the upper half of the IPv6 address. An IPv4 address is the lower half of such a number: those with nothing
+/// in the upper half belong to no network (RFC 4291, 2.4 and 2.5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Network(IpAddr);
+pub struct Network(u64);
 
 /// The connections of all networks. What is counted, sockets or clients, is up to the owner.
 #[derive(Debug)]
 pub struct Addresses {
     networks: DashMap<Network, Usage, RandomState>,
     limits: AddressLimits,
+    new: RateLimit,
 }
 
 /// What a network may use.
@@ -42,10 +47,10 @@ pub struct AddressLimits {
     pub private: Option<u64>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Usage {
     open: u64,
-    new: RateLimit,
+    new: Bucket,
     trusted_until: Option<Instant>,
 }
 
@@ -69,33 +74,41 @@ impl Network {
     /// The network of an address.
     pub fn of(ip: IpAddr) -> Self {
         match ip.to_canonical() {
-            IpAddr::V6(ip) => Self(Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into()),
-            ip @ IpAddr::V4(_) => Self(ip),
+            IpAddr::V6(Ipv6Addr::LOCALHOST) => Self::of(Ipv4Addr::LOCALHOST.into()),
+            IpAddr::V6(ip) => Self((ip.to_bits() >> 64) as u64),
+            IpAddr::V4(ip) => Self(ip.to_bits().into()),
         }
     }
 
     /// The one network of all clients whose proxy does not say where they are.
     pub fn unknown() -> Self {
-        Self(Ipv4Addr::UNSPECIFIED.into())
+        Self(0)
+    }
+
+    /// The address itself, or the first one of the network.
+    fn ip(self) -> IpAddr {
+        match u32::try_from(self.0) {
+            Ok(bits) => Ipv4Addr::from_bits(bits).into(),
+            Err(_) => Ipv6Addr::from_bits(u128::from(self.0) << 64).into(),
+        }
     }
 
     /// Whether it is this machine, or belongs to a private range.
     pub fn is_private(self) -> bool {
-        match self.0 {
+        match self.ip() {
             IpAddr::V4(ip) => {
                 let [a, b, ..] = ip.octets();
                 // Those shared by the customers of a provider (RFC 6598) are what clouds give to their own balancers.
                 ip.is_loopback() || ip.is_private() || ip.is_link_local() || (a == 100 && b & 0xc0 == 64)
             }
-            // Only the upper half of ::1 is left of it.
-            IpAddr::V6(ip) => ip.is_unspecified() || ip.is_unique_local() || ip.is_unicast_link_local(),
+            IpAddr::V6(ip) => ip.is_unique_local() || ip.is_unicast_link_local(),
         }
     }
 }
 
 impl fmt::Display for Network {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
+        match self.ip() {
             IpAddr::V4(ip) => ip.fmt(f),
             IpAddr::V6(ip) => write!(f, "{ip}/64"),
         }
@@ -105,7 +118,9 @@ impl fmt::Display for Network {
 impl Addresses {
     /// Nobody is here yet.
     pub fn new(limits: AddressLimits) -> Arc<Self> {
-        Arc::new(Self { networks: DashMap::default(), limits })
+        let rate = limits.new_per_second;
+        let new = RateLimit::new(rate, rate.saturating_mul(BURST_SECONDS));
+        Arc::new(Self { networks: DashMap::default(), limits, new })
     }
 
     /// Counts one more connection of a network.
@@ -116,11 +131,11 @@ impl Addresses {
         let AddressLimits { open, new_per_second, private } = self.limits;
         let private = private.filter(|_| network.is_private());
         let open = private.unwrap_or(open);
-        let mut usage = self.networks.entry(network).or_insert_with(|| Usage::new(new_per_second));
+        let mut usage = self.networks.entry(network).or_default();
         let trusted = usage.trusted_until.is_some_and(|until| now < until);
         let excess = match open {
             limit if limit > 0 && usage.open >= limit => Some(Excess::Open(limit)),
-            _ if !trusted && usage.new.take(now).is_err() => Some(Excess::New(new_per_second)),
+            _ if !trusted && usage.new.take(&self.new, now).is_err() => Some(Excess::New(new_per_second)),
             _ => None,
         };
         if let Some(excess) = excess {
@@ -152,13 +167,6 @@ impl Addresses {
         self.networks.retain(|_, usage| {
             usage.open > 0 || !usage.new.is_full(now) || usage.trusted_until.is_some_and(|until| now < until)
         });
-    }
-}
-
-impl Usage {
-    fn new(per_second: u32) -> Self {
-        let new = RateLimit::new(per_second, per_second.saturating_mul(BURST_SECONDS));
-        Self { open: 0, new, trusted_until: None }
     }
 }
 

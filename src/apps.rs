@@ -10,8 +10,8 @@ use hmac::{Hmac, KeyInit};
 use parking_lot::Mutex;
 use sha2::Sha256;
 
-use crate::config::AppConfig;
-use crate::rate_limit::RateLimit;
+use crate::config::{AppConfig, Limits};
+use crate::rate_limit::{Bucket, RateLimit};
 
 /// One application.
 #[derive(Debug)]
@@ -21,7 +21,8 @@ pub struct App {
     macs: Vec<Hmac<Sha256>>,
     connections: Arc<AtomicU64>,
     seats: Arc<AtomicU64>,
-    api_requests: Mutex<RateLimit>,
+    rates: Rates,
+    api_requests: Mutex<Bucket>,
     messages: Mutex<DailyQuota>,
 }
 
@@ -29,22 +30,53 @@ pub struct App {
 #[derive(Debug)]
 pub struct Seat(Arc<AtomicU64>);
 
+/// How often something may be done.
+#[derive(Debug)]
+pub struct Rates {
+    /// Requests of the API, by all backends.
+    pub api_requests: RateLimit,
+    /// Client events of one connection.
+    pub client_events: RateLimit,
+    /// Messages of one connection, of whatever kind.
+    pub messages: RateLimit,
+    /// Leaves of one presence channel by one connection; `None` if it may leave and join as often as it likes.
+    pub presence_leaves: Option<RateLimit>,
+}
+
 #[derive(Debug, Default)]
 struct DailyQuota {
     day: u64,
     used: u64,
 }
 
+impl Rates {
+    fn new(limits: &Limits) -> Self {
+        // Client events have a limit of their own and come on top: raising that one must not need a second setting.
+        let with_events = |count: u32| count.saturating_add(limits.client_events_per_second);
+        let messages = match limits.messages_per_second {
+            0 => RateLimit::per_second(0),
+            rate => RateLimit::new(with_events(rate), with_events(limits.message_burst)),
+        };
+        let leaves = limits.presence_joins_per_minute;
+        Self {
+            api_requests: RateLimit::per_second(limits.api_requests_per_second),
+            client_events: RateLimit::per_second(limits.client_events_per_second),
+            messages,
+            presence_leaves: (leaves > 0).then(|| RateLimit::per_minute(leaves)),
+        }
+    }
+}
+
 impl App {
     /// An app that nobody uses yet.
     pub fn new(config: AppConfig) -> Self {
-        let api_requests = Mutex::new(RateLimit::per_second(config.limits.api_requests_per_second));
         Self {
             macs: config.keys.iter().map(|pair| mac_of(pair.secret.expose())).collect(),
+            rates: Rates::new(&config.limits),
             config,
             connections: Arc::default(),
             seats: Arc::default(),
-            api_requests,
+            api_requests: Mutex::default(),
             messages: Mutex::default(),
         }
     }
@@ -52,6 +84,11 @@ impl App {
     /// Its settings.
     pub fn config(&self) -> &AppConfig {
         &self.config
+    }
+
+    /// How often something may be done.
+    pub fn rates(&self) -> &Rates {
+        &self.rates
     }
 
     /// The id, as in the paths of the HTTP API.
@@ -89,7 +126,7 @@ impl App {
     /// # Errors
     /// The time until the next one is allowed.
     pub fn take_api_request(&self, now: Instant) -> Result<(), Duration> {
-        self.api_requests.lock().take(now)
+        self.api_requests.lock().take(&self.rates.api_requests, now)
     }
 
     /// Counts messages towards the quota of the day: all of them, or none if they do not fit.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use foldhash::quality::RandomState;
 
 use crate::protocol::ChannelName;
-use crate::rate_limit::RateLimit;
+use crate::rate_limit::{Bucket, RateLimit};
 
 /// Channels that are remembered at least, if the connection may have fewer subscriptions.
 const REMEMBERED: usize = 1000;
@@ -22,29 +22,28 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// should.
 #[derive(Debug)]
 pub struct PresenceJoins {
-    rate: u32,
+    rate: RateLimit,
     channels: HashMap<ChannelName, Left, RandomState>,
     looked: Option<Instant>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Left {
-    leaves: RateLimit,
+    leaves: Bucket,
     /// When the last leave is told, if it was held back and the connection is not back.
     told: Option<Instant>,
 }
 
 impl PresenceJoins {
-    /// Nothing has been left. `rate` is per minute and channel.
-    pub fn new(rate: u32) -> Self {
+    /// Nothing has been left. `rate` is that of the leaves of one channel.
+    pub fn new(rate: RateLimit) -> Self {
         Self { rate, channels: HashMap::default(), looked: None }
     }
 
     /// A channel is left. Returns when that may be told; `None`: now.
     pub fn leave(&mut self, channel: &ChannelName, now: Instant) -> Option<Instant> {
-        let new = || Left { leaves: RateLimit::per_minute(self.rate), told: None };
-        let left = self.channels.entry(channel.clone()).or_insert_with(new);
-        left.told = left.leaves.take(now).err().map(|wait| now + wait);
+        let left = self.channels.entry(channel.clone()).or_default();
+        left.told = left.leaves.take(&self.rate, now).err().map(|wait| now + wait);
         left.told
     }
 
@@ -74,7 +73,7 @@ impl PresenceJoins {
         let Some(left) = self.channels.get_mut(channel) else { return };
         if left.told.take().is_some_and(|told| told <= now) {
             // The leave that was held back took place, or nearly.
-            let _ = left.leaves.take(now);
+            let _ = left.leaves.take(&self.rate, now);
         }
     }
 
@@ -94,7 +93,8 @@ mod tests {
 
     #[test]
     fn leaves_above_the_rate_are_held_back_until_they_are_within() {
-        let (mut joins, start, room) = (PresenceJoins::new(30), Instant::now(), channel("presence-room"));
+        let (mut joins, start, room) =
+            (PresenceJoins::new(RateLimit::per_minute(30)), Instant::now(), channel("presence-room"));
         for _ in 0..30 {
             assert_eq!(joins.leave(&room, start), None);
             joins.joined(&room, start);
@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn only_what_was_left_lately_is_remembered() {
-        let (mut joins, start) = (PresenceJoins::new(30), Instant::now());
+        let (mut joins, start) = (PresenceJoins::new(RateLimit::per_minute(30)), Instant::now());
         for number in 0..REMEMBERED {
             joins.leave(&channel(&format!("presence-{number}")), start);
         }
@@ -130,7 +130,8 @@ mod tests {
 
     #[test]
     fn a_leave_that_is_still_to_be_told_is_not_forgotten() {
-        let (mut joins, start, room) = (PresenceJoins::new(1), Instant::now(), channel("presence-room"));
+        let (mut joins, start, room) =
+            (PresenceJoins::new(RateLimit::per_minute(1)), Instant::now(), channel("presence-room"));
         joins.leave(&room, start);
         joins.leave(&room, start);
         for number in 0..REMEMBERED {

@@ -10,7 +10,7 @@ use tracing::{debug, trace};
 
 use crate::addresses::AddressSeat;
 use crate::apps::Seat;
-use crate::config::{Limits, origin_allowed};
+use crate::config::origin_allowed;
 use crate::node::{Admission, Client, ClientEvent, Handshake, Node, Refusal, SubscribeRequest, Subscription};
 use crate::outbox::Outbox;
 use crate::presence_joins::PresenceJoins;
@@ -18,7 +18,8 @@ use crate::protocol::{
     ChannelName, ClientError, ClientMessage, CloseReason, EventData, SERVER_TO_USER, ServerEvent, SignIn, SocketId,
     SubscriptionError,
 };
-use crate::rate_limit::RateLimit;
+use crate::rate_limit::Bucket;
+use crate::subscription_memory::Account;
 
 /// The server's side of one connection. Dropping it leaves every channel, exactly once.
 #[derive(Debug)]
@@ -28,10 +29,12 @@ pub struct Session {
     version: u32,
     /// Own subscriptions: what the end of the session has to walk, and no more.
     subscriptions: HashMap<ChannelName, Subscription, RandomState>,
+    /// The memory that they take.
+    memory: Account,
     user: Option<Box<SignIn>>,
-    client_events: RateLimit,
+    client_events: Bucket,
     /// Of all that the client says.
-    messages: RateLimit,
+    messages: Bucket,
     /// Presence channels that were left not long ago.
     presence_joins: Option<Box<PresenceJoins>>,
     last_activity: Instant,
@@ -79,9 +82,10 @@ impl Session {
             node: Arc::clone(node),
             version,
             subscriptions: HashMap::default(),
+            memory: tenant.account(),
             user: None,
-            client_events: RateLimit::per_second(limits.client_events_per_second),
-            messages: message_rate(limits),
+            client_events: Bucket::default(),
+            messages: Bucket::default(),
             presence_joins: None,
             last_activity: now,
             probed: false,
@@ -159,7 +163,7 @@ impl Session {
     /// Charges the client for a message, of whatever kind. Returns until when it has sent enough: the transport reads
     /// nothing more before.
     pub fn charge(&mut self, now: Instant) -> Option<Instant> {
-        self.messages.charge(now)
+        self.messages.charge(&self.client.tenant.app.rates().messages, now)
     }
 
     /// Handles one text message. Whatever it causes is in outboxes when this returns. After the end nothing is handled.
@@ -203,8 +207,9 @@ impl Session {
         if std::mem::replace(&mut self.closed, true) {
             return;
         }
-        for (channel, _) in self.subscriptions.drain() {
+        for (channel, subscription) in self.subscriptions.drain() {
             self.node.unsubscribe(&self.client, &channel);
+            self.memory.give_back(subscription.texts(&channel));
         }
         // At its end it leaves at once, also what it was to leave later.
         for channel in self.presence_joins.take().iter().flat_map(|joins| joins.leaving()) {
@@ -274,7 +279,9 @@ impl Session {
             if self.node.is_subscribed(&self.client, &name) {
                 return Err(ClientError::AlreadySubscribed(name));
             }
-            self.subscriptions.remove(&name);
+            if let Some(refused) = self.subscriptions.remove(&name) {
+                self.memory.give_back(refused.texts(&name));
+            }
         }
         if limit > 0 && subscribed >= limit {
             return Ok(Err(SubscriptionError::TooManyChannels(limit)));
@@ -289,7 +296,7 @@ impl Session {
         }
         let request =
             SubscribeRequest { channel: &name, auth, channel_data, user: self.user.as_deref(), held: subscribed };
-        match self.node.subscribe(&self.client, &request) {
+        match self.node.subscribe(&self.client, &request, &mut self.memory) {
             Ok(subscription) => self.subscriptions.insert(name.clone(), subscription),
             Err(error) => return Ok(Err(error)),
         };
@@ -316,11 +323,13 @@ impl Session {
     }
 
     fn unsubscribe(&mut self, channel: String) -> Result<(), ClientError> {
-        let Some((name, _subscription)) = self.subscriptions.remove_entry(channel.as_str()) else {
+        let Some((name, subscription)) = self.subscriptions.remove_entry(channel.as_str()) else {
             return Err(ClientError::NotSubscribed(channel));
         };
-        let rate = self.client.tenant.app.config().limits.presence_joins_per_minute;
-        if name.is_presence() && rate > 0 {
+        self.memory.give_back(subscription.texts(&name));
+        if name.is_presence()
+            && let Some(rate) = self.client.tenant.app.rates().presence_leaves
+        {
             let joins = self.presence_joins.get_or_insert_with(|| Box::new(PresenceJoins::new(rate)));
             if let Some(until) = joins.leave(&name, Instant::now()) {
                 self.node.leave_later(&self.client, &name, until);
@@ -370,10 +379,10 @@ impl Session {
         if data.length() > limits.event_data {
             return Err(ClientError::ClientEventTooLarge(limits.event_data));
         }
-        if self.client_events.take(Instant::now()).is_err() {
+        if self.client_events.take(&self.client.tenant.app.rates().client_events, Instant::now()).is_err() {
             return Err(ClientError::ClientEventRate);
         }
-        let event = ClientEvent { event, channel: name, data, user_id: subscription.user_id.as_ref() };
+        let event = ClientEvent { event, channel: name, data, user_id: subscription.user_id() };
         self.node.client_event(&self.client, &event)
     }
 
@@ -382,17 +391,6 @@ impl Session {
         self.authorize_by = None;
         if self.app_seat.is_none() {
             self.app_seat = self.node.authorized(&self.client);
-        }
-    }
-}
-
-/// Client events have a limit of their own and come on top: raising that one must not need a second setting.
-fn message_rate(limits: &Limits) -> RateLimit {
-    match limits.messages_per_second {
-        0 => RateLimit::per_second(0),
-        rate => {
-            let with_events = |count: u32| count.saturating_add(limits.client_events_per_second);
-            RateLimit::new(with_events(rate), with_events(limits.message_burst))
         }
     }
 }

@@ -1,8 +1,7 @@
 //! The memory that the subscriptions of all clients take on this node, as estimated, and its bound
 //! (`server.subscription_memory`).
 //!
-//! A subscription is charged before anything of it becomes visible, and its [`Charge`] lives with the session until the
-//! subscription ends, however that happens.
+//! A subscription is charged to the [`Account`] of its connection before anything of it becomes visible.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -43,12 +42,20 @@ pub struct AppSubscriptionMemory {
     used: AtomicU64,
 }
 
-/// What one subscription takes, given back when it is dropped.
+/// What the subscriptions of one connection take, given back when it is dropped.
 #[derive(Debug)]
-#[must_use = "the memory is given back when it is dropped"]
-pub struct Charge {
+pub struct Account {
     app: Arc<AppSubscriptionMemory>,
     bytes: u64,
+}
+
+/// The texts of a subscription, which decide about what it takes.
+#[derive(Debug, Clone, Copy)]
+pub struct Texts {
+    /// Bytes of the channel's name.
+    pub name: usize,
+    /// Bytes of the member's id and information, on a presence channel.
+    pub member: Option<usize>,
 }
 
 impl SubscriptionMemory {
@@ -74,19 +81,9 @@ impl SubscriptionMemory {
 }
 
 impl AppSubscriptionMemory {
-    /// Charges a subscription with the length of the channel's name and, on a presence channel, of the member's id and
-    /// information, of a connection that `held` so many before. `None` if there is no room: at all, for a connection with
-    /// many subscriptions while less than a quarter is left, or, where there are several apps, for one that has more than
-    /// its equal share while less than a tenth is left. So neither a connection nor an app takes everything from others.
-    pub fn charge(self: &Arc<Self>, name: usize, member: Option<usize>, held: usize) -> Option<Charge> {
-        let bytes = SUBSCRIPTION + 2 * name as u64 + member.map_or(0, |texts| MEMBER + 2 * texts as u64);
-        let (used, own) = self.add(bytes);
-        // Given back by its drop if there is no room.
-        let charge = Charge { app: Arc::clone(self), bytes };
-        let SubscriptionMemory { limit, apps, .. } = *self.node;
-        let reserved = apps > 1 && used > limit - limit / RESERVE && own > limit / apps;
-        let immodest = held >= MODEST && used > limit - limit / MODEST_RESERVE;
-        (used <= limit && !reserved && !immodest).then_some(charge)
+    /// That of a new connection.
+    pub fn account(self: &Arc<Self>) -> Account {
+        Account { app: Arc::clone(self), bytes: 0 }
     }
 
     /// A channel has its first subscriber, or lost its last one. Nobody is refused for that: the next subscription is.
@@ -96,6 +93,14 @@ impl AppSubscriptionMemory {
         } else {
             self.give_back(CHANNEL);
         }
+    }
+
+    /// Whether there is room for a subscription of a connection that has so many already, if all takes so much with it.
+    fn has_room(&self, (used, own): (u64, u64), held: usize) -> bool {
+        let SubscriptionMemory { limit, apps, .. } = *self.node;
+        let reserved = apps > 1 && used > limit - limit / RESERVE && own > limit / apps;
+        let immodest = held >= MODEST && used > limit - limit / MODEST_RESERVE;
+        used <= limit && !reserved && !immodest
     }
 
     /// Bytes that the app takes.
@@ -108,6 +113,7 @@ impl AppSubscriptionMemory {
         self.node.limit
     }
 
+    /// Returns what all apps take, and what this one does.
     fn add(&self, bytes: u64) -> (u64, u64) {
         let add = |counter: &AtomicU64| counter.fetch_add(bytes, Ordering::Relaxed) + bytes;
         (add(&self.node.used), add(&self.used))
@@ -120,9 +126,39 @@ impl AppSubscriptionMemory {
     }
 }
 
-impl Drop for Charge {
+impl Account {
+    /// Charges a subscription, if the connection holds so many before. False if there is no room: at all, for a connection
+    /// with many subscriptions while less than a quarter is left, or, where there are several apps, for one that has more
+    /// than its equal share while less than a tenth is left. So neither a connection nor an app takes everything from
+    /// others.
+    pub fn charge(&mut self, texts: Texts, held: usize) -> bool {
+        let bytes = texts.cost();
+        let has_room = self.app.has_room(self.app.add(bytes), held);
+        match has_room {
+            true => self.bytes += bytes,
+            false => self.app.give_back(bytes),
+        }
+        has_room
+    }
+
+    /// Gives back what a subscription with these texts was charged.
+    pub fn give_back(&mut self, texts: Texts) {
+        // Not more than was charged, whatever happens: the rest belongs to others.
+        let bytes = texts.cost().min(self.bytes);
+        self.bytes -= bytes;
+        self.app.give_back(bytes);
+    }
+}
+
+impl Drop for Account {
     fn drop(&mut self) {
         self.app.give_back(self.bytes);
+    }
+}
+
+impl Texts {
+    fn cost(self) -> u64 {
+        SUBSCRIPTION + 2 * self.name as u64 + self.member.map_or(0, |texts| MEMBER + 2 * texts as u64)
     }
 }
 
@@ -131,9 +167,16 @@ mod tests {
     use super::*;
 
     const LIMIT: usize = 1024 * 1024;
+    const PUBLIC: Texts = Texts { name: 10, member: None };
+    const PRESENCE: Texts = Texts { name: 10, member: Some(100) };
 
-    fn fill(app: &Arc<AppSubscriptionMemory>) -> Vec<Charge> {
-        std::iter::from_fn(|| app.charge(10, None, 0)).collect()
+    /// Subscribes connections that hold so many before, one each, as long as there is room.
+    fn fill(app: &Arc<AppSubscriptionMemory>, held: usize) -> Vec<Account> {
+        let subscribed = || {
+            let mut account = app.account();
+            account.charge(PUBLIC, held).then_some(account)
+        };
+        std::iter::from_fn(subscribed).collect()
     }
 
     #[test]
@@ -141,21 +184,28 @@ mod tests {
         let memory = SubscriptionMemory::new(LIMIT, 1);
         let app = memory.app();
         for _ in 0..3 {
-            let charges = fill(&app);
+            let accounts = fill(&app, 0);
             assert!(app.used() <= memory.limit() && app.used() > memory.limit() - 2 * SUBSCRIPTION);
-            assert!(app.charge(10, Some(100), 0).is_none());
-            drop(charges);
+            assert!(!app.account().charge(PRESENCE, 0));
+            drop(accounts);
             assert_eq!((app.used(), memory.used.load(Ordering::Relaxed)), (0, 0));
         }
+        let mut account = app.account();
+        assert!(account.charge(PUBLIC, 0) && account.charge(PRESENCE, 1));
+        account.give_back(PUBLIC);
+        assert_eq!(app.used(), PRESENCE.cost());
+        account.give_back(PRESENCE);
+        account.give_back(PRESENCE);
+        assert_eq!((app.used(), memory.used.load(Ordering::Relaxed)), (0, 0));
     }
 
     #[test]
     fn connections_with_many_subscriptions_leave_room_for_others() {
         let memory = SubscriptionMemory::new(LIMIT, 1);
         let app = memory.app();
-        let many: Vec<_> = std::iter::from_fn(|| app.charge(10, None, MODEST)).collect();
+        let many = fill(&app, MODEST);
         assert!(app.used() <= memory.limit() * 3 / 4 && !many.is_empty());
-        let modest = fill(&app);
+        let modest = fill(&app, 0);
         assert!(app.used() > memory.limit() * 9 / 10 && modest.len() > many.len() / 4);
     }
 
@@ -163,9 +213,9 @@ mod tests {
     fn one_app_cannot_take_everything_from_another() {
         let memory = SubscriptionMemory::new(LIMIT, 2);
         let (greedy, modest) = (memory.app(), memory.app());
-        let all = fill(&greedy);
+        let all = fill(&greedy, 0);
         assert!(greedy.used() > memory.limit() * 8 / 10, "{}", greedy.used());
-        let some = fill(&modest);
+        let some = fill(&modest, 0);
         assert!(modest.used() > memory.limit() / 11, "{}", modest.used());
         drop((all, some));
         assert_eq!((greedy.used(), modest.used()), (0, 0));

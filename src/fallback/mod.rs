@@ -78,8 +78,7 @@ pub struct Fallbacks {
     rules: Arc<Rules>,
     registry: Registry,
     relay: Relay,
-    drain_period: Duration,
-    limits: TimeLimits,
+    limits: Arc<TimeLimits>,
     bodies: BodyBudget,
     /// Bytes that a client may send before it is known for which app.
     max_body: usize,
@@ -126,8 +125,7 @@ impl Fallbacks {
     pub fn new(
         node: Arc<Node>,
         config: FallbacksConfig,
-        drain_period: Duration,
-        limits: TimeLimits,
+        limits: Arc<TimeLimits>,
         bodies: BodyBudget,
         shutdown: Shutdown,
     ) -> Arc<Self> {
@@ -144,7 +142,6 @@ impl Fallbacks {
             node,
             shutdown,
             config,
-            drain_period,
             limits,
             bodies,
         });
@@ -307,7 +304,7 @@ impl Fallbacks {
         let fallbacks = Arc::clone(self);
         async move {
             fallbacks.shutdown.requested().await;
-            sleep(time_to_leave(&fallbacks.node, fallbacks.drain_period)).await;
+            sleep(time_to_leave(&fallbacks.node, fallbacks.limits.drain)).await;
         }
     }
 

@@ -54,7 +54,7 @@ pub async fn sweep(fallbacks: Arc<Fallbacks>) {
 /// Those that stay, and those that are gone.
 fn look(fallbacks: &Fallbacks, stopping: bool) -> (Vec<Arc<HttpSession>>, Vec<Arc<HttpSession>>) {
     let now = Instant::now();
-    let leave = || time_to_leave(&fallbacks.node, fallbacks.drain_period);
+    let leave = || time_to_leave(&fallbacks.node, fallbacks.limits.drain);
     let (gone, there): (Vec<_>, Vec<_>) =
         fallbacks.registry.all().into_iter().partition(|session| {
             session.look(now, stopping.then_some(&leave as &dyn Fn() -> Duration)) == Verdict::Remove

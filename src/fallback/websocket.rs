@@ -68,8 +68,7 @@ pub(super) async fn upgrade(
     let context = websocket::Context {
         node: Arc::clone(&fallbacks.node),
         shutdown: fallbacks.shutdown.clone(),
-        drain_period: fallbacks.drain_period,
-        limits: fallbacks.limits,
+        limits: Arc::clone(&fallbacks.limits),
         peer: peer.address.clone(),
         secure: peer.secure,
         place: peer.place.clone(),

@@ -25,7 +25,7 @@ use crate::metrics::{AppMetrics, Metrics};
 use crate::outbox::Outbox;
 use crate::protocol::{ChannelName, SocketId, UserId};
 use crate::shutdown::Shutdown;
-use crate::subscription_memory::{AppSubscriptionMemory, SubscriptionMemory};
+use crate::subscription_memory::{Account, AppSubscriptionMemory, SubscriptionMemory};
 use crate::webhooks::{self, AppWebhooks, Webhooks};
 
 use listing::Places;
@@ -251,6 +251,11 @@ impl Node {
 }
 
 impl Tenant {
+    /// That of the memory of a new connection's subscriptions.
+    pub fn account(&self) -> Account {
+        self.subscription_memory.account()
+    }
+
     fn share(&self) -> Share {
         Share {
             app: Arc::clone(&self.app),

@@ -8,7 +8,7 @@ use crate::auth;
 use crate::channels::{Life, Subscriber, Unsubscribed};
 use crate::cluster::{Recipient, Source};
 use crate::protocol::{ChannelName, Member, SignIn, SocketId, SubscriptionError, UserId};
-use crate::subscription_memory::Charge;
+use crate::subscription_memory::{Account, Texts};
 use crate::untrusted::Untrusted;
 use crate::webhooks;
 
@@ -29,21 +29,42 @@ pub struct Request<'a> {
     pub held: usize,
 }
 
-/// A subscription as the session keeps it.
+/// A subscription as the session keeps it: small, as there are many.
 #[derive(Debug)]
-pub struct Subscription {
+pub struct Subscription(Option<Box<Membership>>);
+
+/// As whom a client is subscribed to a presence channel.
+#[derive(Debug)]
+struct Membership {
+    user_id: UserId,
+    /// Bytes of its id and information.
+    texts: usize,
+}
+
+impl Subscription {
     /// The user it is seen as, on a presence channel.
-    pub user_id: Option<UserId>,
-    /// The memory that it takes.
-    _memory: Charge,
+    pub fn user_id(&self) -> Option<&UserId> {
+        self.0.as_ref().map(|membership| &membership.user_id)
+    }
+
+    /// What it was charged for, with the channel's name.
+    pub fn texts(&self, channel: &ChannelName) -> Texts {
+        Texts { name: channel.as_str().len(), member: self.0.as_ref().map(|membership| membership.texts) }
+    }
 }
 
 impl Node {
-    /// Subscribes a client that is not subscribed to this channel yet. Nothing is visible to anybody before the signature is verified.
+    /// Subscribes a client that is not subscribed to this channel yet, and charges it for that. Nothing is visible to
+    /// anybody before the signature is verified.
     ///
     /// # Errors
     /// See [`SubscriptionError`].
-    pub fn subscribe(&self, client: &Client, request: &Request<'_>) -> Result<Subscription, SubscriptionError> {
+    pub fn subscribe(
+        &self,
+        client: &Client,
+        request: &Request<'_>,
+        memory: &mut Account,
+    ) -> Result<Subscription, SubscriptionError> {
         let channel = request.channel;
         let tenant = &client.tenant;
         self.has_room(client, Recipient::Channel(channel))?;
@@ -56,24 +77,27 @@ impl Node {
             true => Some(self.member(client, request)?),
             false => None,
         };
-        let texts = member.as_ref().map(|member| member.user_id.as_str().len() + member.user_info.len());
-        let memory = tenant.subscription_memory.charge(channel.as_str().len(), texts, request.held);
-        let memory = memory.ok_or_else(|| {
+        let subscription = Subscription(member.as_ref().map(|Member { user_id, user_info }| {
+            let texts = user_id.as_str().len() + user_info.len();
+            Box::new(Membership { user_id: user_id.clone(), texts })
+        }));
+        let texts = subscription.texts(channel);
+        if !memory.charge(texts, request.held) {
             let limit = tenant.subscription_memory.limit();
             warn!(app = tenant.app.id(), limit, "subscription refused: server.subscription_memory is used up");
-            SubscriptionError::OutOfMemory
-        })?;
-        let user_id = member.as_ref().map(|member| member.user_id.clone());
+            return Err(SubscriptionError::OutOfMemory);
+        }
         let subscriber = Subscriber { socket_id: client.socket_id, outbox: client.outbox.clone(), member };
         let now = Instant::now();
         let of_channel = Recipient::Channel(channel);
         let life = self.cluster.redis().map_or(Life::default(), |redis| redis.life(tenant.app.id(), of_channel));
-        let changed = tenant.channels.subscribe(channel, subscriber, life, now)?;
+        let changed = tenant.channels.subscribe(channel, subscriber, life, now);
+        let changed = changed.inspect_err(|_| memory.give_back(texts))?;
         debug!(app = tenant.app.id(), %channel, socket_id = %client.socket_id, ?changed, "subscribed");
         if changed.occupied {
             tenant.channel_changed(channel, client.source());
         }
-        if let Some(user_id) = user_id.as_ref().filter(|_| changed.member_added) {
+        if let Some(user_id) = subscription.user_id().filter(|_| changed.member_added) {
             tenant.member_changed(channel, user_id, client.source());
         }
         if changed.cache_miss {
@@ -90,7 +114,7 @@ impl Node {
         }
         // Now that all it caused is on its way.
         client.outbox.flush();
-        Ok(Subscription { user_id, _memory: memory })
+        Ok(subscription)
     }
 
     /// Ends a subscription of a client.

@@ -79,15 +79,13 @@ pub(super) async fn serve_public(listener: TcpListener, public: Public, shutdown
     while let Some((stream, address)) = accept(&listener, stop.as_mut()).await {
         // Dropped at once: whoever comes too often is not worth an answer.
         let Some(place) = public.admit(address).await else { continue };
-        let (public, stop) = (Arc::clone(&public), shutdown.clone());
+        // Boxed, like all that follows: most connections soon fall silent, and need not keep what they needed before.
+        let begin = Box::pin(begin(stream, Arc::clone(&public), address, place, shutdown.clone()));
         // Spawned at once: a slow TLS handshake delays only itself.
         shutdown.spawn(async move {
-            let place = Arc::new(place);
-            // Boxed, like all that follows: most connections soon fall silent, and need not keep what they needed before.
-            if let Some(rest) = Box::pin(begin(stream, public, address, Arc::clone(&place), stop)).await {
+            if let Some((rest, _place)) = begin.await {
                 rest.await;
             }
-            drop(place);
         });
     }
 }
@@ -133,14 +131,15 @@ fn now() -> std::time::Instant {
 /// What is left to do for a connection.
 type Rest = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Serves a new connection as long as it is like most others. Returns what it has become.
+/// Serves a new connection as long as it is like most others. Returns what it has become, and its place, unless that is in
+/// other hands.
 async fn begin(
     stream: TcpStream,
     public: Arc<Public>,
     address: SocketAddr,
-    place: Arc<Place>,
+    place: Place,
     shutdown: Shutdown,
-) -> Option<Rest> {
+) -> Option<(Rest, Option<Place>)> {
     let router = &public.router;
     let deadline = router.request_timeout();
     let connection = public.sockets.http(now());
@@ -150,23 +149,27 @@ async fn begin(
     };
     match lane::drive(socket, address, router, &shutdown, &connection).await {
         Exit::Closed => None,
-        Exit::Upgraded(conversation) => Some(conversation),
-        Exit::Unusual(socket, early, first) => Some(Box::pin(async move {
-            let peer = Peer { address: PeerAddress::Direct(address), secure: socket.is_tls(), place: Some(place) };
-            let hang_up = HangUp::new();
-            let answer = |request| {
-                let (router, peer, hang_up) = (public.router.clone(), peer.clone(), hang_up.clone());
-                async move { router.route(peer, request, &hang_up).await }
+        Exit::Upgraded(conversation) => Some((conversation, Some(place))),
+        Exit::Unusual(socket, early, first) => {
+            let place = Some(Arc::new(place));
+            let peer = Peer { address: PeerAddress::Direct(address), secure: socket.is_tls(), place };
+            let rest = async move {
+                let hang_up = HangUp::new();
+                let answer = |request| {
+                    let (router, peer, hang_up) = (public.router.clone(), peer.clone(), hang_up.clone());
+                    async move { router.route(peer, request, &hang_up).await }
+                };
+                let times = Times { first, deadline };
+                let served =
+                    serve(Rewound::new(socket, early), times, public.http2_streams, &connection, &shutdown, answer);
+                select! {
+                    () = served => {}
+                    () = hang_up.cancelled() => {}
+                    () = connection.evicted() => debug!(peer = %address, "idle connection closed to make room"),
+                }
             };
-            let times = Times { first, deadline };
-            let served =
-                serve(Rewound::new(socket, early), times, public.http2_streams, &connection, &shutdown, answer);
-            select! {
-                () = served => {}
-                () = hang_up.cancelled() => {}
-                () = connection.evicted() => debug!(peer = %address, "idle connection closed to make room"),
-            }
-        })),
+            Some((Box::pin(rest), None))
+        }
     }
 }
 

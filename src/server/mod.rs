@@ -175,8 +175,7 @@ impl Server {
         let fallbacks = Fallbacks::new(
             Arc::clone(&self.node),
             fallbacks,
-            server.drain_period,
-            TimeLimits { message: server.request_timeout, write: server.write_timeout },
+            TimeLimits::of(&server),
             bodies.clone(),
             self.shutdown.clone(),
         );

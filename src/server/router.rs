@@ -36,8 +36,7 @@ struct Shared {
     auth: auth_endpoint::Context,
     fallbacks: Arc<Fallbacks>,
     path_prefix: String,
-    drain_period: Duration,
-    limits: TimeLimits,
+    limits: Arc<TimeLimits>,
     trust_forwarded_headers: bool,
 }
 
@@ -85,8 +84,7 @@ impl Router {
             auth: auth_endpoint::Context { node, authorizers, bodies, shutdown, request_timeout },
             fallbacks,
             path_prefix: config.path_prefix.clone(),
-            drain_period: config.drain_period,
-            limits: TimeLimits { message: request_timeout, write: config.write_timeout },
+            limits: TimeLimits::of(config),
             trust_forwarded_headers: config.trust_forwarded_headers,
         }))
     }
@@ -234,8 +232,7 @@ impl Shared {
         websocket::Context {
             node: Arc::clone(&self.api.node),
             shutdown: self.api.shutdown.clone(),
-            drain_period: self.drain_period,
-            limits: self.limits,
+            limits: Arc::clone(&self.limits),
             peer: peer.address,
             secure: peer.secure,
             place: peer.place,

@@ -1,23 +1,35 @@
 //! What a connection has to do at a certain time besides what its session asks for. Nearly always that is nothing.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use tokio::time::{Sleep, sleep_until};
 
+use crate::config::ServerConfig;
 use crate::outbox::Outbox;
 use crate::protocol::CloseReason;
 
 use super::inbound::{Inbound, Silence};
 
-/// How long a client may take.
-#[derive(Debug, Clone, Copy)]
+/// How long a client may take. Shared by all connections, each of which has it for life.
+#[derive(Debug)]
 pub struct TimeLimits {
     /// For a message, from its first byte to its last: `server.request_timeout`.
     pub message: Duration,
     /// To accept some of what waits for it: `server.write_timeout`.
     pub write: Duration,
+    /// To go when the server stops: `server.drain_period`.
+    pub drain: Duration,
+}
+
+impl TimeLimits {
+    /// The limits of a server.
+    pub fn of(config: &ServerConfig) -> Arc<Self> {
+        let ServerConfig { request_timeout, write_timeout, drain_period, .. } = *config;
+        Arc::new(Self { message: request_timeout, write: write_timeout, drain: drain_period })
+    }
 }
 
 /// A timer that takes no memory while it is not needed.

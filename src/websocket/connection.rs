@@ -53,7 +53,6 @@ struct Conversation {
 pub(super) fn converse(socket: Socket, early: Vec<u8>, session: Session, context: Context) -> impl Future<Output = ()> {
     let outbox = Arc::clone(session.outbox());
     let inbound = Inbound::new(socket, early, outbox, session.message_limit());
-    // The future of a method has room for all this once, that of a function with arguments twice.
     Conversation { inbound, session, context }.run()
 }
 
@@ -66,24 +65,32 @@ pub(super) async fn refuse(socket: Socket, early: Vec<u8>, refusal: Refusal) {
 }
 
 impl Conversation {
-    async fn run(mut self) {
-        let end = self.listen().await;
+    /// Not an `async fn`, whose future would have room for `self` twice: every client keeps this as long as it is here.
+    fn run(mut self) -> impl Future<Output = ()> {
+        async move {
+            let end = self.listen().await;
+            // Boxed: nobody shall keep room for this until the time has come.
+            Box::pin(self.end(end)).await;
+        }
+    }
+
+    /// Ends the session, and says good-bye to the peer.
+    async fn end(self, end: End) {
+        let Self { inbound, mut session, context: Context { peer, .. } } = self;
         // Before any good-byes: the others should not wait for a peer that may be gone.
-        self.session.close(if let End::Server(reason) = &end { Some(reason) } else { None });
-        let outbox = Arc::clone(self.session.outbox());
-        let (socket_id, version) = (self.session.socket_id(), self.session.version());
-        drop(self.session);
-        let peer = &self.context.peer;
-        // Boxed: nobody shall keep room for this until the time has come.
+        session.close(if let End::Server(reason) = &end { Some(reason) } else { None });
+        let outbox = Arc::clone(session.outbox());
+        let (socket_id, version) = (session.socket_id(), session.version());
+        drop(session);
         match end {
             End::Server(reason) => {
-                log_our_decision(&reason, peer, socket_id);
-                Box::pin(part(self.inbound, &outbox, &reason, Some(version))).await;
+                log_our_decision(&reason, &peer, socket_id);
+                part(inbound, &outbox, &reason, Some(version)).await;
             }
             End::Client => {
                 debug!(%peer, %socket_id, "client closed");
                 if poll_fn(|cx| Poll::Ready(outbox.poll_drain(cx))).await.is_pending() {
-                    let _ = Box::pin(timeout(FAREWELL_TIMEOUT, poll_fn(|cx| outbox.poll_drain(cx)))).await;
+                    let _ = timeout(FAREWELL_TIMEOUT, poll_fn(|cx| outbox.poll_drain(cx))).await;
                 }
             }
             End::Lost => debug!(%peer, %socket_id, "connection lost"),
@@ -125,7 +132,7 @@ impl Conversation {
                     timer.as_mut().reset(leave_at.map_or(deadline, |leave_at| leave_at.min(deadline)).into());
                 }
                 () = &mut stopping, if leave_at.is_none() => {
-                    let leave = Instant::now() + time_to_leave(&context.node, context.drain_period);
+                    let leave = Instant::now() + time_to_leave(&context.node, context.limits.drain);
                     leave_at = Some(leave);
                     timer.as_mut().reset(leave.min(session.deadline()).into());
                 }

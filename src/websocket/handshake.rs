@@ -3,8 +3,6 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::{Body, Incoming};
@@ -44,10 +42,8 @@ pub struct Context {
     pub node: Arc<Node>,
     /// Who says stop, and waits for the connection.
     pub shutdown: Shutdown,
-    /// The time over which connections are closed when the server stops.
-    pub drain_period: Duration,
     /// How long the client may take for what it has to do.
-    pub limits: TimeLimits,
+    pub limits: Arc<TimeLimits>,
     /// Where the client is, for the log.
     pub peer: PeerAddress,
     /// Whether the client's connection is encrypted.
