@@ -10,8 +10,7 @@ mod visitor;
 
 use std::time::Duration;
 
-use tokio::time::Instant;
-
+pub use crate::it::serving::{eventually, poll};
 pub use attacker::Attacker;
 pub use endpoint::Endpoint;
 pub use http2::{Http2, Unfinished};
@@ -27,24 +26,6 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The second app: it shares the server with the one that is attacked.
 pub const NEIGHBOUR: (&str, &str, &str) = ("43", "neighbour-key", "neighbour-secret-1");
-
-/// Asks again and again until the answer is `Ok`; fails when `time` is over.
-pub async fn eventually<T>(what: &str, time: Duration, ask: impl AsyncFnMut() -> Result<T, String>) -> T {
-    poll(time, ask).await.unwrap_or_else(|state| panic!("not within {time:?}: {what}; it is {state}"))
-}
-
-/// Asks again and again until the answer is `Ok`; the last `Err` when `time` is over.
-pub async fn poll<T>(time: Duration, mut ask: impl AsyncFnMut() -> Result<T, String>) -> Result<T, String> {
-    let start = Instant::now();
-    loop {
-        match ask().await {
-            Err(_) if start.elapsed() < time => {}
-            answer => return answer,
-        }
-        // Only so that asking does not take the time of those who are asked.
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
 
 /// Lets an attack without an end go on for so long.
 pub async fn lasting(time: Duration, attack: impl Future) {

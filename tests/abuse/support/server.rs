@@ -1,16 +1,16 @@
 //! A server process, seen through `/proc`.
 
-use std::fs::{self, File};
+use std::fs;
 use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::Once;
 
-use serde_json::Value;
 use tokio::sync::{Mutex, MutexGuard};
 
 use super::{NEIGHBOUR, PATIENCE, eventually};
 use crate::it::process::Process;
 use crate::it::server::Dial;
+use crate::it::serving::Serving;
 use crate::it::{APP_ID, Api, Client, Http, KEY, Response, SECRET, TempDir, Wire};
 
 /// Held by the test that measures.
@@ -58,25 +58,8 @@ impl Server {
         for setting in usual.into_iter().chain(apps).chain(settings.iter().map(|&setting| setting.to_owned())) {
             command.args(["--set", &setting]);
         }
-        // Whoever runs the tests may have settings of their own.
-        command.env_clear().env("PATH", std::env::var("PATH").unwrap());
-        for name in ["FANFARE_LOG_LEVEL", "RUST_BACKTRACE"] {
-            command.envs(std::env::var(name).map(|value| (name, value)));
-        }
-        let log = File::create(directory.path().join("log")).unwrap();
-        command.stdout(log.try_clone().unwrap()).stderr(log);
-        let mut process = Process::start(&mut command, "every system has a shell");
-        let listening = eventually("the server listens", PATIENCE, async || {
-            let log = fs::read_to_string(directory.path().join("log")).unwrap();
-            assert!(process.ended().is_none(), "the server has ended: {log}");
-            let complete = log.rsplit_once('\n').map(|(lines, _)| lines).unwrap_or_default();
-            let line = complete.lines().find(|line| line.contains(r#""message":"listening""#));
-            line.map(str::to_owned).ok_or_else(|| format!("silent: {log}"))
-        })
-        .await;
-        let listening: Value = serde_json::from_str(&listening).unwrap_or_else(|error| panic!("{error}: {listening}"));
-        let addr = |field: &str| listening[field].as_str().and_then(|text| text.parse().ok());
-        let (Some(public), Some(admin)) = (addr("public"), addr("admin")) else { panic!("no addresses: {listening}") };
+        let Serving { process, public, admin } =
+            Serving::start(&mut command, &directory.path().join("log"), PATIENCE).await;
         let server = Self { addr: public, admin, process, directory, _turn: turn };
         eventually("the server is ready", PATIENCE, async || match server.page("/ready").await {
             ready if ready.status == 200 => Ok(()),

@@ -10,8 +10,7 @@ mod traffic;
 
 use std::time::Duration;
 
-use tokio::time::Instant;
-
+pub use crate::it::serving::eventually;
 pub use crate::it::{Backend, Client, Message, Redis};
 pub use cluster::{Cluster, settled};
 pub use cut::Cut;
@@ -30,20 +29,7 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// How much later than promised something may be before it is late: this machine runs all nodes and their clients.
 pub const SLACK: Duration = Duration::from_secs(2);
 
-/// Asks again and again until the answer is `Ok`; fails with the last `Err` when `time` is over.
-pub async fn eventually<T>(what: &str, time: Duration, mut ask: impl AsyncFnMut() -> Result<T, String>) -> T {
-    let start = Instant::now();
-    loop {
-        match ask().await {
-            Ok(answer) => return answer,
-            Err(state) => assert!(start.elapsed() < time, "not within {time:?}: {what}; it is {state}"),
-        }
-        // Only so that asking does not take the time of those who are asked.
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
-/// The same for a question that is answered with yes or no.
+/// [`eventually`] for a question that is answered with yes or no.
 pub async fn eventually_true(what: &str, time: Duration, mut ask: impl AsyncFnMut() -> bool) {
     eventually(what, time, async || if ask().await { Ok(()) } else { Err("not so".to_owned()) }).await;
 }

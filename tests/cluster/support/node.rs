@@ -1,16 +1,15 @@
 //! A Fanfare process of a cluster.
 
-use std::fs::File;
 use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Duration;
 
-use serde_json::Value;
 use tokio::net::TcpStream;
 
 use super::{Cut, PATIENCE, Recorder, eventually};
 use crate::it::process::Process;
 use crate::it::server::Dial;
+use crate::it::serving::Serving;
 use crate::it::{APP_ID, Api, Client, Http, HttpSession, KEY, Response, SECRET, TempDir, Wire};
 
 /// What the nodes of a cluster have in common, as it stands in their configuration files.
@@ -111,29 +110,10 @@ impl Node {
     /// Starts the process again, and waits until it listens.
     pub async fn come_back(&mut self) {
         assert!(self.process.is_none(), "{} runs", self.name);
-        let before = self.log().len();
-        let log = File::options().create(true).append(true).open(self.directory.path().join("log")).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_fanfare"));
         command.arg("serve").arg("--config").arg(self.directory.path().join("fanfare.toml"));
-        // Whoever runs the tests may have settings of their own.
-        command.env_clear().env("PATH", std::env::var("PATH").unwrap());
-        for name in ["FANFARE_LOG_LEVEL", "RUST_BACKTRACE"] {
-            command.envs(std::env::var(name).map(|value| (name, value)));
-        }
-        command.stdout(log.try_clone().unwrap()).stderr(log);
-        let mut process = Process::start(&mut command, "cargo builds it");
-        let listening = eventually("the node listens", PATIENCE, async || {
-            let log = self.log();
-            // Its own panic says more than a deadline would.
-            assert!(process.ended().is_none(), "{} has ended: {}", self.name, &log[before..]);
-            let complete = log[before..].rsplit_once('\n').map(|(lines, _)| lines).unwrap_or_default();
-            let line = complete.lines().find(|line| line.contains(r#""message":"listening""#));
-            line.map(str::to_owned).ok_or_else(|| format!("silent: {log}"))
-        })
-        .await;
-        let listening: Value = serde_json::from_str(&listening).unwrap_or_else(|error| panic!("{error}: {listening}"));
-        let addr = |field: &str| listening[field].as_str().and_then(|text| text.parse().ok());
-        let (Some(public), Some(admin)) = (addr("public"), addr("admin")) else { panic!("no addresses: {listening}") };
+        let log = self.directory.path().join("log");
+        let Serving { process, public, admin } = Serving::start(&mut command, &log, PATIENCE).await;
         (self.addr, self.admin, self.process) = (public, admin, Some(process));
     }
 
@@ -253,7 +233,7 @@ impl Node {
         }
         let nodes = answer["nodes"].as_array().unwrap_or_else(|| panic!("no list of nodes: {answer}"));
         let this: Vec<_> = nodes.iter().filter(|node| node["this"] == true).map(|node| &node["name"]).collect();
-        assert_eq!(this, [&Value::from(self.name.as_str())], "{answer}");
+        assert_eq!(this, [&serde_json::Value::from(self.name.as_str())], "{answer}");
         let mut names: Vec<_> = nodes.iter().map(|node| node["name"].as_str().unwrap().to_owned()).collect();
         names.sort();
         Ok(names)

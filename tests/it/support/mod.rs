@@ -21,6 +21,8 @@ pub mod requests;
 mod rsa_key;
 mod second_node;
 pub mod server;
+#[allow(dead_code, reason = "for tests/cluster and tests/abuse")]
+pub mod serving;
 pub mod sign;
 mod temp_dir;
 mod web;
