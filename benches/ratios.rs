@@ -254,6 +254,8 @@ impl Process {
             .args(["--set=apps.0.id=1001", "--set=apps.0.key=app-key", "--set=apps.0.secret=app-secret"])
             .args(["--set=apps.0.client_events=true", "--set=apps.0.limits.client_events_per_second=10000"])
             .args(["--set=apps.0.limits.presence_members=10000"])
+            // All clients have one address here, of which the log would warn again and again.
+            .args(["--set=server.connections_per_address=0", "--set=server.new_connections_per_address=0"])
             .stderr(Stdio::piped())
             .spawn()
             .map_err(|error| format!("{FANFARE}: {error}"))?;
