@@ -8,6 +8,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 target="${CARGO_TARGET_DIR:-target}"
 logs="$target/test-logs"
 failed=()
+times=()
 
 main() {
     mkdir -p "$logs"
@@ -15,6 +16,7 @@ main() {
     cargo build --locked --bins --tests || exit 1
     : "${FANFARE_BIN:=$(realpath "$target")/debug/fanfare}"
     export FANFARE_BIN
+    built=$SECONDS
 
     run rust cargo test --locked
     run two-nodes env FANFARE_IT_CLUSTER=1 cargo test --locked --test it
@@ -27,11 +29,13 @@ main() {
     [[ ${#failed[@]} -eq 0 ]]
 }
 
-# run NAME COMMAND…: runs it, shows its output and keeps it for the summary.
+# run NAME COMMAND…: runs it, shows its output and keeps it for the summary, and how long it took.
 run() {
+    local start=$SECONDS
     printf '\n== %s\n' "$1"
     "${@:2}" 2>&1 | tee "$logs/$1.log"
     [[ ${PIPESTATUS[0]} -eq 0 ]] || failed+=("$1")
+    times+=("$1 $((SECONDS - start)) s")
 }
 
 summary() {
@@ -40,6 +44,9 @@ summary() {
     grep -h -E '^ℹ (tests|suites|pass|fail|cancelled|skipped|todo|duration_ms) ' "$logs/node.log" "$logs/two-nodes-node.log"
     tail -n 1 "$logs/python.log"
     tail -n 1 "$logs/fuzz.log"
+    printf 'built in %s s; ' "$built"
+    printf '%s; ' "${times[@]}"
+    printf 'all in %s s\n' "$SECONDS"
     if [[ ${#failed[@]} -gt 0 ]]; then
         printf 'FAILED: %s\n' "${failed[*]}"
     else
