@@ -10,18 +10,19 @@ use crate::auth::form_pairs;
 use crate::protocol::{AUTH_PARAMETERS as OWN, json, reads_as};
 use crate::untrusted::Untrusted;
 
+/// Parameters that a query or a body may have besides Fanfare's own. Nobody needs so many, and each of them takes time.
+const MAX_FOREIGN: usize = 64;
+
 /// The fields.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Fields {
     /// Names and values, in order.
     pairs: Vec<(String, String)>,
-    /// A name that is not one of Fanfare's own, and that somebody else could take for one.
-    lookalike: Option<Lookalike>,
+    /// How many are not Fanfare's own.
+    foreign: usize,
+    /// Why others could read them otherwise, or why nobody should read so many.
+    flaw: Option<Malformed>,
 }
-
-/// A name, and what it could be taken for.
-#[derive(Debug, Clone, PartialEq)]
-struct Lookalike(String, &'static str);
 
 /// The channels that are asked for.
 #[derive(Debug, PartialEq)]
@@ -33,7 +34,7 @@ pub(super) enum Names {
 }
 
 /// What is wrong with a request; the one who sent it is told.
-#[derive(Debug, PartialEq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub(super) enum Malformed {
     #[error("the body is not a JSON object")]
     Json,
@@ -43,6 +44,8 @@ pub(super) enum Malformed {
     Twice(&'static str),
     #[error("the parameter {} could be read as {own} by another server; leave it out or rename it", Untrusted(name))]
     Lookalike { name: String, own: &'static str },
+    #[error("more than {MAX_FOREIGN} parameters that are not Fanfare's own")]
+    TooManyParameters,
     #[error("{0} must be a string")]
     NotText(&'static str),
     #[error("more than {0} channels at once (limits.channels_per_event)")]
@@ -58,15 +61,39 @@ pub(super) enum Malformed {
 impl Fields {
     /// Those of a query string or of a form.
     pub(super) fn of_form(text: &str) -> Self {
-        let pairs: Vec<_> = form_pairs(text, true).into_iter().map(|(n, v)| (n.into_owned(), v.into_owned())).collect();
+        let mut fields = Self::default();
+        for (name, value) in form_pairs(text, true) {
+            fields.add(name.into_owned(), value.into_owned());
+        }
         // Some begin the next pair at a semicolon, too, and there even our own names are not ours.
-        let hidden = text.split('&').flat_map(|piece| piece.split(';').skip(1)).find_map(|piece| {
-            let (name, _) = form_pairs(piece, true).into_iter().next()?;
-            let own = reads_as(&name)?;
-            Some(Lookalike(name.into_owned(), own))
-        });
-        let lookalike = pairs.iter().find_map(|(name, _)| lookalike(name)).or(hidden);
-        Self { pairs, lookalike }
+        let hidden = text.split('&').flat_map(|piece| piece.split(';').skip(1));
+        for (count, piece) in hidden.enumerate() {
+            let name = form_pairs(piece, true).into_iter().next().map(|(name, _)| name).unwrap_or_default();
+            fields.examine(&name, count);
+        }
+        fields
+    }
+
+    /// Adds one, unless it is one too many.
+    fn add(&mut self, name: String, value: String) {
+        if !is_own(&name) {
+            self.examine(&name, self.foreign);
+            self.foreign += 1;
+        }
+        if self.foreign <= MAX_FOREIGN {
+            self.pairs.push((name, value));
+        }
+    }
+
+    /// Looks at a name that is not one of ours, and comes after so many others.
+    fn examine(&mut self, name: &str, count: usize) {
+        // The first flaw is told, and it costs time to look for more.
+        if self.flaw.is_none() {
+            self.flaw = match count < MAX_FOREIGN {
+                true => reads_as(name).map(|own| Malformed::Lookalike { name: name.to_owned(), own }),
+                false => Some(Malformed::TooManyParameters),
+            };
+        }
     }
 
     /// Those of a JSON object. A list of channel names becomes what it would be in a form; other values that are no strings
@@ -76,41 +103,38 @@ impl Fields {
     /// [`Malformed::Json`], or one of Fanfare's own fields is something else than text.
     pub(super) fn of_json(text: &str) -> Result<Self, Malformed> {
         let Members(members) = json::object(text).map_err(|_| Malformed::Json)?;
-        let mut fields = Vec::new();
+        let mut fields = Self::default();
         for (name, value) in members {
             let own = OWN.iter().find(|own| **own == name).copied();
             match (own, value) {
-                (_, Value::String(text)) => fields.push((name, text)),
+                (_, Value::String(text)) => fields.add(name, text),
                 (Some("channel_name"), Value::Array(names)) => {
                     for name in names {
                         let Value::String(name) = name else { return Err(Malformed::NotText("channel_name")) };
-                        fields.push(("channel_name[]".to_owned(), name));
+                        fields.add("channel_name[]".to_owned(), name);
                     }
                 }
                 (Some(own), _) => return Err(Malformed::NotText(own)),
-                (None, value) => fields.push((name, value.to_string())),
+                (None, value) => fields.add(name, value.to_string()),
             }
         }
-        let lookalike = fields.iter().find_map(|(name, _)| lookalike(name));
-        Ok(Self { pairs: fields, lookalike })
+        Ok(fields)
     }
 
     /// These and those.
     pub(super) fn and(mut self, other: Self) -> Self {
         self.pairs.extend(other.pairs);
-        self.lookalike = self.lookalike.or(other.lookalike);
+        self.foreign += other.foreign;
+        self.flaw = self.flaw.or(other.flaw);
         self
     }
 
     /// Whether everybody who reads them reads the same.
     ///
     /// # Errors
-    /// One of them could be taken for one of Fanfare's own.
+    /// One of them could be taken for one of Fanfare's own, or there are too many to find that out.
     pub(super) fn unambiguous(&self) -> Result<(), Malformed> {
-        match &self.lookalike {
-            None => Ok(()),
-            Some(Lookalike(name, own)) => Err(Malformed::Lookalike { name: name.clone(), own }),
-        }
+        self.flaw.clone().map_or(Ok(()), Err)
     }
 
     /// The field of this name.
@@ -152,10 +176,6 @@ impl Fields {
     pub(super) fn params(self) -> Vec<(String, String)> {
         self.pairs.into_iter().filter(|(name, _)| !is_own(name)).collect()
     }
-}
-
-fn lookalike(name: &str) -> Option<Lookalike> {
-    if is_own(name) { None } else { Some(Lookalike(name.to_owned(), reads_as(name)?)) }
 }
 
 /// Whether a name means something to Fanfare itself.
@@ -224,6 +244,21 @@ mod tests {
         let json = Fields::of_json(r#"{"channel_name":"a","channel_name":"b"}"#).unwrap();
         assert_eq!(json.channels(9), twice);
         assert_eq!(Fields::of_form("socket_id=1.2&socket_id=1.2").one("socket_id"), Err(Malformed::Twice("socket_id")));
+    }
+
+    #[test]
+    fn there_are_only_so_many_fields() {
+        let many = |count: usize, separator: &str| vec!["a=1"; count].join(separator);
+        assert_eq!(Fields::of_form(&many(MAX_FOREIGN, "&")).unambiguous(), Ok(()));
+        let too_many = Err(Malformed::TooManyParameters);
+        let fields = Fields::of_form(&many(10_000, "&"));
+        assert_eq!((fields.unambiguous(), fields.pairs.len()), (too_many.clone(), MAX_FOREIGN));
+        assert_eq!(Fields::of_form(&many(10_000, ";")).unambiguous(), too_many);
+        let members: Vec<_> = (0..=MAX_FOREIGN).map(|n| format!("\"a{n}\":1")).collect();
+        assert_eq!(Fields::of_json(&format!("{{{}}}", members.join(","))).unwrap().unambiguous(), too_many);
+        // Channels are counted where it is known how many may come.
+        let channels = vec!["channel_name[]=a"; 1000].join("&");
+        assert_eq!(Fields::of_form(&channels).unambiguous(), Ok(()));
     }
 
     #[test]
