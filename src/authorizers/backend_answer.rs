@@ -84,9 +84,7 @@ impl Expected {
     }
 
     fn form(self, members: &Map<String, Value>) -> Result<Form, &'static str> {
-        // Libraries sign with a key and a colon; a word alone could be anything.
-        let is_signed = |auth: &Value| auth.as_str().is_some_and(|auth| auth.contains(':'));
-        if members.get("auth").is_some_and(is_signed) {
+        if members.get("auth").and_then(Value::as_str).is_some_and(is_token) {
             return Ok(Form::Signed);
         }
         if members.get("fanfare").is_some_and(|word| word == "allow") {
@@ -126,6 +124,13 @@ impl Expected {
     }
 }
 
+/// Whether this is a key and a signature, as every library makes them. Whose they are does not matter; but a sentence with a
+/// colon, or the address of a page to log in, is none.
+fn is_token(auth: &str) -> bool {
+    let is_signature = |text: &str| text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    auth.rsplit_once(':').is_some_and(|(key, signature)| !key.is_empty() && is_signature(signature))
+}
+
 /// What most often makes a backend answer with this status.
 fn cause_of(status: StatusCode) -> Option<&'static str> {
     Some(match status.as_u16() {
@@ -142,6 +147,11 @@ fn cause_of(status: StatusCode) -> Option<&'static str> {
 mod tests {
     use super::*;
 
+    /// What a library makes, and more members.
+    fn signed(more: &str) -> String {
+        format!(r#"{{"auth":"key:{}"{more}}}"#, "0123456789abcdef".repeat(4))
+    }
+
     /// What is made of an answer with status 200: the data, or a part of the reason.
     fn read(signs_in: bool, accept_true: bool, body: &str) -> Result<Option<String>, &'static str> {
         Expected { signs_in, accept_true }.read(body.as_bytes())
@@ -150,14 +160,14 @@ mod tests {
     #[test]
     fn a_yes_says_that_it_is_one() {
         let ann = Some(r#"{"user_id":"ann"}"#.to_owned());
-        assert_eq!(read(false, false, r#"{"auth":"key:abc"}"#), Ok(None));
+        assert_eq!(read(false, false, &signed("")), Ok(None));
         assert_eq!(read(false, false, r#"{"fanfare":"allow"}"#), Ok(None));
         assert_eq!(read(false, false, r#"{"fanfare":"allow","user_id":"ann"}"#), Ok(ann.clone()));
-        assert_eq!(read(false, false, r#"{"auth":"k:s","channel_data":"{\"user_id\":\"ann\"}"}"#), Ok(ann.clone()));
+        assert_eq!(read(false, false, &signed(r#","channel_data":"{\"user_id\":\"ann\"}""#)), Ok(ann.clone()));
         assert_eq!(read(false, true, "true"), Ok(None));
         assert_eq!(read(false, true, r#"{"channel_data":{"user_id":"ann"}}"#), Ok(ann));
         assert_eq!(read(true, false, r#"{"fanfare":"allow","id":7}"#).unwrap().unwrap(), r#"{"id":"7"}"#);
-        assert_eq!(read(true, false, r#"{"auth":"k:s","user_data":"{}"}"#).unwrap().unwrap(), "{}");
+        assert_eq!(read(true, false, &signed(r#","user_data":"{}""#)).unwrap().unwrap(), "{}");
     }
 
     #[test]
@@ -171,14 +181,18 @@ mod tests {
             (false, true, "\"true\"", "something else"),
             (false, true, "1", "something else"),
             (false, true, "[]", "something else"),
-            (false, true, r#"[{"auth":"k:s"}]"#, "something else"),
-            (false, true, r#"{"auth":"k:s"} x"#, "something else"),
+            (false, true, &format!("[{}]", signed("")), "something else"),
+            (false, true, &(signed("") + " x"), "something else"),
             (false, true, "<!doctype html>", "a page"),
             (false, true, "{}", "neither"),
             (false, true, r#"{"user_id":"7"}"#, "neither"),
             (true, true, r#"{"id":"7"}"#, "neither"),
             (false, true, r#"{"auth":""}"#, "neither"),
             (false, true, r#"{"auth":"required"}"#, "neither"),
+            (false, true, r#"{"auth":"error: not logged in"}"#, "neither"),
+            (false, true, r#"{"auth":"https://example.com/login"}"#, "neither"),
+            (false, true, &signed("").replace("key:", ":"), "neither"),
+            (false, true, &signed("").replace("ef\"", "e\""), "neither"),
             (false, true, r#"{"auth":true}"#, "neither"),
             (false, true, r#"{"auth":null}"#, "neither"),
             (false, true, r#"{"fanfare":true}"#, "neither"),

@@ -130,7 +130,9 @@ async fn a_request_in_the_wrong_form_is_told_what_is_wrong() {
 #[tokio::test]
 async fn a_parameter_that_others_could_read_as_ours_is_refused_whoever_decides() {
     let issuer = JwtConfig { secret: Some(Secret::new(JWT_SECRET)), ..JwtConfig::new(vec![JwtAlgorithm::Hs256]) };
-    let web = crate::support::Web::start(|_| crate::support::Answer(200, r#"{"auth":"k:s"}"#.to_owned())).await;
+    let web =
+        crate::support::Web::start(|_| crate::support::Answer(200, format!(r#"{{"auth":"k:{}"}}"#, "0".repeat(64))))
+            .await;
     let forward = fanfare::config::ForwardConfig::new(web.url.clone());
     let servers = [
         dev().await,

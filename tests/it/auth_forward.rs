@@ -36,11 +36,12 @@ async fn the_backend_hears_what_the_client_sent_and_decides() {
     let web = Web::start(|seen| match seen.field("channel_name") {
         Some("private-a") => Answer(200, allow(json!({})).to_string()),
         Some("presence-a") => Answer(200, allow(json!({ "user_id": 7, "user_info": { "name": "Ann" } })).to_string()),
-        Some("presence-b") => {
-            Answer(200, json!({ "auth": "x:y", "channel_data": "{ \"user_id\":\"8\" }" }).to_string())
-        }
+        Some("presence-b") => Answer(
+            200,
+            json!({ "auth": format!("x:{}", "0".repeat(64)), "channel_data": "{ \"user_id\":\"8\" }" }).to_string(),
+        ),
         None => Answer(200, allow(json!({ "id": "7", "watchlist": ["8"] })).to_string()),
-        Some("private-signed") => Answer(200, json!({ "auth": "x:y" }).to_string()),
+        Some("private-signed") => Answer(200, json!({ "auth": format!("x:{}", "0".repeat(64)) }).to_string()),
         _ => Answer(403, "no".to_owned()),
     })
     .await;
@@ -135,6 +136,7 @@ async fn a_backend_that_does_not_decide_lets_nobody_in() {
         (200, r#"{"user_id":"7"}"#),
         (200, r#"{"channel_data":{"user_id":"7"}}"#),
         (200, r#"{"auth":""}"#),
+        (200, r#"{"auth":"https://example.com/login"}"#),
     ];
     for (status, body) in answers {
         web.answer(move |_| Answer(status, body.to_owned()));
