@@ -2,6 +2,7 @@
 //! being asked already waits for the same answer.
 
 use std::collections::{HashMap, VecDeque};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -37,7 +38,8 @@ struct Entries<A> {
 struct Entry<A> {
     number: u64,
     asked: Instant,
-    answer: watch::Receiver<Option<A>>,
+    /// Who waits for the answer has a receiver.
+    answer: Arc<watch::Sender<Option<A>>>,
 }
 
 impl<A: Clone + Send + Sync + 'static> Cache<A> {
@@ -51,14 +53,17 @@ impl<A: Clone + Send + Sync + 'static> Cache<A> {
     /// wait for it, and to nobody after. `None` if the server stops.
     ///
     /// # Cancel safety
-    /// Safe: a question that was asked is answered for the others.
+    /// Safe: a question is asked as long as somebody waits for its answer.
     pub(super) async fn get<F>(&self, key: Key, ask: impl FnOnce() -> F, keep: fn(&A) -> bool) -> Option<A>
     where
         F: Future<Output = A> + Send + 'static,
     {
         let known = self.entries.lock().get(&key, self.time);
         let mut answer = known.unwrap_or_else(|| self.begin(key, ask(), keep));
-        answer.wait_for(Option::is_some).await.ok().and_then(|answer| answer.clone())
+        select! {
+            answer = answer.wait_for(Option::is_some) => answer.ok().and_then(|answer| answer.clone()),
+            () = self.shutdown.requested() => None,
+        }
     }
 
     fn begin<F>(&self, key: Key, ask: F, keep: fn(&A) -> bool) -> watch::Receiver<Option<A>>
@@ -66,17 +71,28 @@ impl<A: Clone + Send + Sync + 'static> Cache<A> {
         F: Future<Output = A> + Send + 'static,
     {
         let (sender, receiver) = watch::channel(None);
-        let number = self.entries.lock().insert(key, receiver.clone());
+        let sender = Arc::new(sender);
+        let number = self.entries.lock().insert(key, Arc::clone(&sender));
         let (entries, shutdown) = (Arc::clone(&self.entries), self.shutdown.clone());
         self.shutdown.spawn(async move {
-            let answer = select! {
-                answer = ask => answer,
-                () = shutdown.requested() => return,
+            let mut ask = pin!(ask);
+            let answer = loop {
+                select! {
+                    answer = &mut ask => break answer,
+                    // Questions of those who have gone must not keep others from asking theirs.
+                    () = sender.closed() => {
+                        let mut entries = entries.lock();
+                        if sender.receiver_count() == 0 {
+                            return entries.remove(&key, number);
+                        }
+                    }
+                    () = shutdown.requested() => return,
+                }
             };
             if !keep(&answer) {
                 entries.lock().remove(&key, number);
             }
-            let _ = sender.send(Some(answer));
+            sender.send_replace(Some(answer));
         });
         receiver
     }
@@ -85,15 +101,12 @@ impl<A: Clone + Send + Sync + 'static> Cache<A> {
 impl<A> Entries<A> {
     fn get(&self, key: &Key, time: Duration) -> Option<watch::Receiver<Option<A>>> {
         let entry = self.by_key.get(key)?;
-        let useful = match *entry.answer.borrow() {
-            Some(_) => entry.asked.elapsed() < time,
-            // On its way, unless nobody is left to bring it.
-            None => entry.answer.has_changed().is_ok(),
-        };
-        useful.then(|| entry.answer.clone())
+        // One that is on its way is as good as new.
+        let useful = entry.answer.borrow().is_none() || entry.asked.elapsed() < time;
+        useful.then(|| entry.answer.subscribe())
     }
 
-    fn insert(&mut self, key: Key, answer: watch::Receiver<Option<A>>) -> u64 {
+    fn insert(&mut self, key: Key, answer: Arc<watch::Sender<Option<A>>>) -> u64 {
         self.count += 1;
         let number = self.count;
         self.by_key.insert(key, Entry { number, asked: Instant::now(), answer });
@@ -118,6 +131,8 @@ mod tests {
     use super::*;
     use std::sync::atomic::{AtomicU32, Ordering};
 
+    use tokio::sync::{Notify, oneshot};
+
     async fn ask(cache: &Cache<u32>, key: u8, asked: &Arc<AtomicU32>, keep: fn(&u32) -> bool) -> Option<u32> {
         let asked = Arc::clone(asked);
         cache.get([key; 32], || async move { asked.fetch_add(1, Ordering::Relaxed) + 1 }, keep).await
@@ -131,6 +146,27 @@ mod tests {
         assert_eq!(both, (Some(1), Some(1)));
         assert_eq!(ask(&cache, 1, &asked, |_| true).await, Some(1));
         assert_eq!(ask(&cache, 2, &asked, |_| true).await, Some(2));
+    }
+
+    #[tokio::test]
+    async fn a_question_that_nobody_waits_for_any_more_is_given_up() {
+        let cache: Cache<u32> = Cache::new(Duration::from_secs(60), Shutdown::default());
+        let (started, (guard, gone)) = (Arc::new(Notify::new()), oneshot::channel::<()>());
+        let ask = || {
+            let started = Arc::clone(&started);
+            async move {
+                let _guard = guard;
+                started.notify_one();
+                std::future::pending().await
+            }
+        };
+        let waiting = cache.get([0; 32], ask, |_| true);
+        select! {
+            _ = waiting => unreachable!("nobody answers"),
+            () = started.notified() => {}
+        }
+        assert!(gone.await.is_err());
+        assert_eq!(cache.get([0; 32], || async { 7 }, |_| true).await, Some(7));
     }
 
     #[tokio::test]
@@ -150,7 +186,7 @@ mod tests {
         for n in 0..3 * MAX_ENTRIES as u64 {
             let mut key = [0; 32];
             key[..8].copy_from_slice(&n.to_be_bytes());
-            cache.entries.lock().insert(key, watch::channel(None).1);
+            cache.entries.lock().insert(key, Arc::new(watch::channel(None).0));
         }
         let entries = cache.entries.lock();
         assert_eq!(entries.by_key.len(), MAX_ENTRIES);
