@@ -132,6 +132,11 @@ impl Users {
         Changed { online: false, touched }
     }
 
+    /// In a cluster: whether a connection signs in, and waits for what is not known yet.
+    pub fn is_arriving(&self, socket_id: SocketId) -> bool {
+        self.state.lock().arrivals.values().any(|arrival| arrival.connection.socket_id == socket_id)
+    }
+
     /// Ends the watching of one connection.
     pub fn unwatch(&self, socket_id: SocketId, watchlist: &[UserId]) -> Changed {
         let mut state = self.state.lock();

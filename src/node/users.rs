@@ -46,6 +46,11 @@ impl Node {
             return Err(ClientError::SignIn(error.to_string()));
         }
         let users = &client.tenant.users;
+        if before.is_some() && users.is_arriving(client.socket_id) {
+            // Each that waits takes memory.
+            let text = "An earlier sign-in of this connection waits for the cluster, try again later";
+            return Err(ClientError::SignIn(text.to_owned()));
+        }
         if let Some(before) = before {
             let changed = users.unwatch(client.socket_id, &before.watchlist);
             self.user_changed(client, &user.user_id, &changed);
