@@ -98,8 +98,9 @@ impl AppSubscriptionMemory {
     /// Whether there is room for a subscription of a connection that has so many already, if all takes so much with it.
     fn has_room(&self, (used, own): (u64, u64), held: usize) -> bool {
         let SubscriptionMemory { limit, apps, .. } = *self.node;
-        let reserved = apps > 1 && used > limit - limit / RESERVE && own > limit / apps;
-        let immodest = held >= MODEST && used > limit - limit / MODEST_RESERVE;
+        let has_more_than_others = apps == 1 || own > limit / apps;
+        let reserved = apps > 1 && has_more_than_others && used > limit - limit / RESERVE;
+        let immodest = held >= MODEST && has_more_than_others && used > limit - limit / MODEST_RESERVE;
         used <= limit && !reserved && !immodest
     }
 
@@ -128,8 +129,8 @@ impl AppSubscriptionMemory {
 
 impl Account {
     /// Charges a subscription, if the connection holds so many before. False if there is no room: at all, for a connection
-    /// with many subscriptions while less than a quarter is left, or, where there are several apps, for one that has more
-    /// than its equal share while less than a tenth is left. So neither a connection nor an app takes everything from
+    /// with many subscriptions while less than a quarter is left; and where there are several apps, at all while less than
+    /// a tenth is left. An app that has no more than its equal share is refused by none but the first of these. So neither a connection nor an app takes everything from
     /// others.
     pub fn charge(&mut self, texts: Texts, held: usize) -> bool {
         let bytes = texts.cost();
@@ -218,6 +219,10 @@ mod tests {
         let some = fill(&modest, 0);
         assert!(modest.used() > memory.limit() / 11, "{}", modest.used());
         drop((all, some));
+        // Nor can it keep the other's clients from having many.
+        let all = fill(&greedy, MODEST);
+        assert!(greedy.used() > memory.limit() * 7 / 10 && !fill(&modest, MODEST).is_empty());
+        drop(all);
         assert_eq!((greedy.used(), modest.used()), (0, 0));
     }
 }
