@@ -274,7 +274,6 @@ impl Session {
             Err(error) => return Ok(Err(SubscriptionError::InvalidName(error.to_string()))),
         };
         let limit = limits.channels_per_connection;
-        let subscribed = self.subscriptions.len();
         if self.subscriptions.contains_key(&name) {
             if self.node.is_subscribed(&self.client, &name) {
                 return Err(ClientError::AlreadySubscribed(name));
@@ -283,6 +282,7 @@ impl Session {
                 self.memory.give_back(refused.texts(&name));
             }
         }
+        let subscribed = self.subscriptions.len();
         if limit > 0 && subscribed >= limit {
             return Ok(Err(SubscriptionError::TooManyChannels(limit)));
         }
