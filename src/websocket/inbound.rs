@@ -63,9 +63,9 @@ impl Inbound {
         self.paused_until
     }
 
-    /// Since when a message has begun and is not complete.
+    /// Since when a message has begun and is not complete. `None` while nothing is read: the client may have sent the rest.
     pub(crate) fn unfinished_since(&self) -> Option<Instant> {
-        self.unfinished.map(|(since, _)| since)
+        self.unfinished.filter(|_| self.paused_until.is_none()).map(|(since, _)| since)
     }
 
     /// Tells what comes, and when, until nothing more will. `hear` answers with the time until which the client is not
@@ -115,9 +115,11 @@ impl Inbound {
         if let Some(silence) = silence {
             return Poll::Ready(silence);
         }
-        *unfinished = reader.unfinished().map(|number| match *unfinished {
-            Some((since, known)) if known == number => (since, number),
-            _ => (Instant::now(), number),
+        *unfinished = reader.unfinished().and_then(|number| match *unfinished {
+            Some((since, known)) if known == number => Some((since, number)),
+            // What waits here may be whole messages.
+            _ if paused_until.is_some() => None,
+            _ => Some((Instant::now(), number)),
         });
         if turn_over && paused_until.is_none() {
             cx.waker().wake_by_ref();
