@@ -11,6 +11,7 @@ use std::time::Instant;
 use dashmap::DashMap;
 use foldhash::fast::RandomState;
 use futures_util::task::AtomicWaker;
+use tokio::select;
 use tokio::sync::Notify;
 
 use crate::addresses::AddressSeat;
@@ -39,7 +40,8 @@ pub struct Wait {
     start: Instant,
     /// Milliseconds since the start, plus one; 0 while it is the server that is at work.
     since: AtomicU64,
-    is_evicted: AtomicBool,
+    /// It was told to go, or has ended.
+    is_over: AtomicBool,
     /// Whoever serves the connection.
     task: AtomicWaker,
 }
@@ -106,8 +108,8 @@ impl OpenSockets {
 
     /// Adds an HTTP connection, which waits for its client.
     pub fn http(self: &Arc<Self>, now: Instant) -> HttpConnection {
-        let (since, is_evicted) = (AtomicU64::new(0), AtomicBool::new(false));
-        let wait = Wait { start: self.start, since, is_evicted, task: AtomicWaker::new() };
+        let (since, is_over) = (AtomicU64::new(0), AtomicBool::new(false));
+        let wait = Wait { start: self.start, since, is_over, task: AtomicWaker::new() };
         wait.begin(now);
         let (id, wait) = (self.next.fetch_add(1, Ordering::Relaxed), Arc::new(wait));
         self.http.insert(id, Arc::clone(&wait));
@@ -124,16 +126,28 @@ impl OpenSockets {
         }
         waits.select_nth_unstable_by_key(count - 1, |(since, _)| *since);
         let chosen = waits.iter().take(count);
-        // One that has just got its request is left alone, and one is not chosen twice.
+        // One that has just got its request is left alone.
         let still_waits = |(since, wait): &&(u64, Arc<Wait>)| {
             wait.since.compare_exchange(*since, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok()
         };
-        let evicted = chosen.filter(still_waits).map(|(_, wait)| {
+        let evicted = chosen.filter(still_waits).filter(|(_, wait)| {
             self.leaving.fetch_add(1, Ordering::Relaxed);
-            wait.is_evicted.store(true, Ordering::Release);
+            if wait.is_over.swap(true, Ordering::AcqRel) {
+                // It was evicted before, or has ended by itself.
+                self.leaving.fetch_sub(1, Ordering::Relaxed);
+                return false;
+            }
             wait.task.wake();
+            true
         });
         evicted.count()
+    }
+}
+
+impl Place {
+    /// Does something for a client that may not stay: until that is over, or the place is needed for somebody else.
+    pub async fn until_needed(&self, farewell: impl Future<Output = ()>) {
+        self.sockets.http(Instant::now()).until_needed(farewell).await;
     }
 }
 
@@ -161,6 +175,15 @@ impl HttpConnection {
         self.wait.since.store(0, Ordering::Relaxed);
     }
 
+    /// Does something for a client that may not stay: until that is over, or the connection has to make room.
+    pub async fn until_needed(&self, farewell: impl Future<Output = ()>) {
+        self.waits(Instant::now());
+        select! {
+            () = farewell => {}
+            () = self.evicted() => {}
+        }
+    }
+
     /// Completes when the connection has to make room, for the one task that serves it.
     ///
     /// # Cancel safety
@@ -168,7 +191,7 @@ impl HttpConnection {
     pub async fn evicted(&self) {
         poll_fn(|cx| {
             self.wait.task.register(cx.waker());
-            if self.wait.is_evicted.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
+            if self.wait.is_over.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
     }
@@ -177,7 +200,7 @@ impl HttpConnection {
 impl Drop for HttpConnection {
     fn drop(&mut self) {
         self.sockets.http.remove(&self.id);
-        if self.wait.is_evicted.load(Ordering::Relaxed) {
+        if self.wait.is_over.swap(true, Ordering::AcqRel) {
             self.sockets.leaving.fetch_sub(1, Ordering::Relaxed);
         }
     }
@@ -215,6 +238,19 @@ mod tests {
         assert_eq!(sockets.make_room(), 0);
         drop((longer, longest, works));
         assert!(sockets.http.is_empty() && !sockets.is_making_room());
+    }
+
+    #[test]
+    fn connections_that_end_while_some_are_chosen_are_not_waited_for() {
+        for _ in 0..2_000 {
+            let (sockets, now) = (OpenSockets::new(10), Instant::now());
+            let connections: Vec<_> = (0..8).map(|_| sockets.http(now)).collect();
+            std::thread::scope(|scope| {
+                scope.spawn(|| drop(connections));
+                sockets.make_room();
+            });
+            assert!(sockets.http.is_empty() && !sockets.is_making_room());
+        }
     }
 
     #[test]

@@ -50,6 +50,8 @@ pub(super) enum Exit {
     Closed,
     /// It has become a WebSocket, or carries an answer that goes on and on: this is what is left to do.
     Upgraded(Pin<Box<dyn Future<Output = ()> + Send>>),
+    /// It has become a WebSocket, but may not stay: this tells the client why.
+    Refused(Pin<Box<dyn Future<Output = ()> + Send>>),
     /// What comes next is not plain: these bytes, and the time by which the whole head must have come.
     Unusual(Socket, Vec<u8>, Instant),
 }
@@ -106,7 +108,8 @@ pub(super) async fn drive(
                 let (answer, upgraded) = router.switch(peer, &head, key).await;
                 let early = buffer[head.length..].to_vec();
                 if send(&mut socket, &answer, patience).await {
-                    return Exit::Upgraded(upgraded.serve(socket, early));
+                    let exit = if upgraded.is_refusal() { Exit::Refused } else { Exit::Upgraded };
+                    return exit(upgraded.serve(socket, early));
                 }
                 debug!(peer = %address, "client went while it was answered");
                 return Exit::Closed;

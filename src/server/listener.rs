@@ -1,5 +1,6 @@
 //! Accepts connections and serves HTTP on them.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::error::Error;
 use std::net::SocketAddr;
@@ -9,6 +10,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
@@ -17,7 +19,7 @@ use hyper_util::server::conn::auto::Builder;
 use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::select;
-use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, error, warn};
 
@@ -36,8 +38,11 @@ use super::router::{Peer, Router};
 /// The pause after a failed accept: the reason, usually too many open files, needs time to go away.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// How long connections that make room for another may take to go. Until then nobody else is accepted.
+/// How long somebody who was accepted waits for others to make room. Until then nobody else is accepted.
 const MAKING_ROOM: Duration = Duration::from_secs(1);
+
+/// How long they may take before further ones have to go, too.
+const HURRY: Duration = Duration::from_millis(100);
 
 /// How long the operator's own tools may take for a request.
 const ADMIN_TIMEOUT: Duration = Duration::from_secs(30);
@@ -69,6 +74,8 @@ pub(super) struct Public {
     pub(super) metrics: Metrics,
     /// Concurrent requests on one HTTP/2 connection.
     pub(super) http2_streams: u32,
+    /// How long a client may take for a part of an answer, which may come only with the next heartbeat.
+    pub(super) answer_timeout: Duration,
 }
 
 /// Serves clients and backends until the process stops.
@@ -101,22 +108,29 @@ impl Public {
         });
         let mut seat = seat.ok()?;
         let deadline = Instant::now() + MAKING_ROOM;
+        let mut some_take_their_time = false;
         loop {
             seat = match self.sockets.enter(seat) {
                 Ok(place) => return Some(place),
                 Err(seat) => seat,
             };
-            if !self.sockets.is_making_room() {
-                let evicted = self.sockets.make_room();
-                if evicted == 0 {
-                    break;
-                }
-                self.metrics.connections_evicted(evicted);
-                warn!(evicted, "idle HTTP connections closed to make room: the open-file limit is reached");
-            }
-            if timeout_at(deadline, self.sockets.freed()).await.is_err() {
+            if Instant::now() >= deadline {
                 break;
             }
+            if some_take_their_time || !self.sockets.is_making_room() {
+                let evicted = self.sockets.make_room();
+                if evicted > 0 {
+                    self.metrics.connections_evicted(evicted);
+                    warn!(evicted, "idle HTTP connections closed to make room: the open-file limit is reached");
+                } else if !self.sockets.is_making_room() {
+                    match self.sockets.freed().now_or_never() {
+                        // One has just ended by itself.
+                        Some(()) => continue,
+                        None => break,
+                    }
+                }
+            }
+            some_take_their_time = timeout(HURRY, self.sockets.freed()).await.is_err();
         }
         self.metrics.connection_dropped("open_files");
         warn!(open = self.sockets.open(), "connection dropped: the open-file limit is reached");
@@ -150,6 +164,10 @@ async fn begin(
     match lane::drive(socket, address, router, &shutdown, &connection).await {
         Exit::Closed => None,
         Exit::Upgraded(conversation) => Some((conversation, Some(place))),
+        Exit::Refused(farewell) => {
+            let rest = async move { connection.until_needed(farewell).await };
+            Some((Box::pin(rest), Some(place)))
+        }
         Exit::Unusual(socket, early, first) => {
             let place = Some(Arc::new(place));
             let peer = Peer { address: PeerAddress::Direct(address), secure: socket.is_tls(), place };
@@ -159,7 +177,7 @@ async fn begin(
                     let (router, peer, hang_up) = (public.router.clone(), peer.clone(), hang_up.clone());
                     async move { router.route(peer, request, &hang_up).await }
                 };
-                let times = Times { first, deadline };
+                let times = Times { first, deadline, answer: public.answer_timeout };
                 let served =
                     serve(Rewound::new(socket, early), times, public.http2_streams, &connection, &shutdown, answer);
                 select! {
@@ -186,7 +204,7 @@ pub(super) async fn serve_admin(listener: TcpListener, pages: admin::Context, sh
                 async move { admin::handle(&pages, request).await }
             };
             let socket = Rewound::new(stream.into(), Bytes::new());
-            let times = Times { first: Instant::now() + ADMIN_TIMEOUT, deadline: ADMIN_TIMEOUT };
+            let times = Times { first: Instant::now() + ADMIN_TIMEOUT, deadline: ADMIN_TIMEOUT, answer: ADMIN_TIMEOUT };
             let connection = sockets.http(now());
             serve(socket, times, ADMIN_STREAMS, &connection, &stop, answer).await;
         });
@@ -247,6 +265,8 @@ struct Times {
     first: Instant,
     /// For every further one, and how long the connection may be idle.
     deadline: Duration,
+    /// To take some of an answer, which may be one that goes on and on.
+    answer: Duration,
 }
 
 /// Serves HTTP/1.1 or HTTP/2 on one connection. When the process stops, requests that are under way are finished.
@@ -262,7 +282,7 @@ async fn serve<F, B>(
     B: hyper::body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    let Times { first, deadline } = times;
+    let Times { first, deadline, answer: patience } = times;
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(deadline).max_buf_size(MAX_HEAD);
     builder
@@ -277,7 +297,7 @@ async fn serve<F, B>(
     let service = service_fn(|request| {
         let running = Running::begin(&requests, connection);
         let response = answer(request);
-        async move { Ok::<_, Infallible>(response.await.map(|body| Guarded { body: Box::pin(body), _running: running })) }
+        async move { Ok::<_, Infallible>(response.await.map(|body| Guarded::new(body, running))) }
     });
     let mut http = pin!(builder.serve_connection_with_upgrades(TokioIo::new(socket), service));
     // hyper's own timers start only when it knows which protocol it reads, and forgive whoever answers pings.
@@ -293,6 +313,10 @@ async fn serve<F, B>(
                 return;
             }
             () = &mut idle => match requests.idle_since() {
+                // With HTTP/2 a client can refuse to take an answer, and live for ever.
+                None if requests.stalled_since().is_some_and(|since| since + patience <= Instant::now()) => {
+                    return debug!("an answer was not taken in time");
+                }
                 None => idle.as_mut().reset(Instant::now() + deadline),
                 Some(_) if !requests.any() => return debug!("no request in time"),
                 Some(_) if leaving => return debug!("idle connection did not end"),
@@ -320,11 +344,15 @@ struct State {
     running: usize,
     any: bool,
     idle_since: Instant,
+    /// When the next part of each answer was last asked for, by its number.
+    answers: HashMap<u64, Instant>,
+    next: u64,
 }
 
 impl Requests {
     fn new() -> Self {
-        Self(Mutex::new(State { running: 0, any: false, idle_since: Instant::now() }))
+        let idle_since = Instant::now();
+        Self(Mutex::new(State { running: 0, any: false, idle_since, answers: HashMap::new(), next: 0 }))
     }
 
     /// Whether there was one.
@@ -336,6 +364,11 @@ impl Requests {
     fn idle_since(&self) -> Option<Instant> {
         let state = self.0.lock();
         (state.running == 0).then_some(state.idle_since)
+    }
+
+    /// Since when nothing of an answer is taken, of the one of which that is longest.
+    fn stalled_since(&self) -> Option<Instant> {
+        self.0.lock().answers.values().min().copied()
     }
 }
 
@@ -366,10 +399,28 @@ impl Drop for Running {
     }
 }
 
-/// The body of an answer, which tells when it is sent or given up.
+/// The body of an answer, which tells when it is taken, and when it is sent or given up.
 struct Guarded<B> {
     body: Pin<Box<B>>,
-    _running: Running,
+    number: u64,
+    running: Running,
+}
+
+impl<B> Guarded<B> {
+    fn new(body: B, running: Running) -> Self {
+        let mut state = running.requests.0.lock();
+        state.next += 1;
+        let number = state.next;
+        state.answers.insert(number, Instant::now());
+        drop(state);
+        Self { body: Box::pin(body), number, running }
+    }
+}
+
+impl<B> Drop for Guarded<B> {
+    fn drop(&mut self) {
+        self.running.requests.0.lock().answers.remove(&self.number);
+    }
 }
 
 impl<B: hyper::body::Body> hyper::body::Body for Guarded<B> {
@@ -380,6 +431,7 @@ impl<B: hyper::body::Body> hyper::body::Body for Guarded<B> {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<hyper::body::Frame<B::Data>, B::Error>>> {
+        self.running.requests.0.lock().answers.insert(self.number, Instant::now());
         self.body.as_mut().poll_frame(cx)
     }
 

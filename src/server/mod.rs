@@ -171,6 +171,7 @@ impl Server {
         let pages = admin::Context { node: Arc::clone(&self.node), shutdown: self.shutdown.clone(), hosts };
         admin_shutdown.spawn(listener::serve_admin(self.admin, pages, admin_shutdown.clone()));
         let Config { server, fallbacks, .. } = self.config;
+        let heartbeat = fallbacks.heartbeat;
         let bodies = BodyBudget::new(server.body_memory, self.node.metrics().bodies_evicted());
         let fallbacks = Fallbacks::new(
             Arc::clone(&self.node),
@@ -196,6 +197,7 @@ impl Server {
             addresses: (!server.trust_forwarded_headers).then_some(sockets),
             metrics: self.node.metrics().clone(),
             http2_streams: server.http2_streams,
+            answer_timeout: server.write_timeout + heartbeat,
         };
         self.shutdown.spawn(listener::serve_public(self.public, public, self.shutdown.clone()));
 

@@ -181,6 +181,11 @@ pub async fn switch(context: Context, asked: &Asked<'_>, challenge: &str) -> (Ve
 }
 
 impl Upgraded {
+    /// Whether the client may not stay, and is only told why.
+    pub fn is_refusal(&self) -> bool {
+        self.verdict.is_err()
+    }
+
     /// Talks to the client until the connection ends. `early` was read along with the handshake.
     ///
     /// Boxed here, so that whoever waits for it keeps nothing else: this is what takes up memory for the life of a
@@ -188,7 +193,16 @@ impl Upgraded {
     pub fn serve(self, socket: Socket, early: Vec<u8>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         match self.verdict {
             Ok(session) => Box::pin(connection::converse(socket, early, session, self.context)),
-            Err(refusal) => Box::pin(connection::refuse(socket, early, refusal)),
+            Err(refusal) => {
+                let place = self.context.place;
+                Box::pin(async move {
+                    let refuse = connection::refuse(socket, early, refusal);
+                    match &place {
+                        Some(place) => place.until_needed(refuse).await,
+                        None => refuse.await,
+                    }
+                })
+            }
         }
     }
 }

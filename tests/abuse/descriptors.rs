@@ -61,30 +61,57 @@ async fn kept_connections_leave_room_for_everybody_else() {
     more_than_there_are(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n").await;
 }
 
+/// A handshake with the key of no app.
+macro_rules! stray {
+    ($more:literal) => {
+        concat!(
+            "GET /app/of-nobody?protocol=7 HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n",
+            "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: x3JJHMbDL1EzLkh9GBhXDw==\r\n",
+            $more,
+            "\r\n"
+        )
+        .as_bytes()
+    };
+}
+
+#[tokio::test]
+async fn clients_that_are_refused_and_stay_leave_room_for_everybody_else() {
+    more_than_there_are(stray!("")).await;
+}
+
+#[tokio::test]
+async fn unusual_clients_that_are_refused_and_stay_leave_room_for_everybody_else() {
+    more_than_there_are(stray!("Sec-WebSocket-Protocol: pusher-channels-protocol-7\r\n")).await;
+}
+
 #[tokio::test]
 async fn idle_http_2_connections_leave_room_for_everybody_else() {
     more_than_there_are(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00").await;
 }
 
+/// An HTTP/2 connection that has its answer.
+async fn answered(mut http: Http2) {
+    let request = Request::get("http://test/").body(Unfinished::none()).unwrap();
+    let answer = http.sender.send_request(request).await.unwrap();
+    // Kept, so that it does not end for want of somebody to use it.
+    let (_sender, _answer) = (http.sender.clone(), answer);
+    (&mut http.connection).await.unwrap();
+}
+
 #[tokio::test]
 async fn an_idle_http_2_connection_is_closed_though_it_answers_pings() {
-    const CONNECTIONS: usize = 50;
-    let server = Server::with(&["server.request_timeout=2s"]).await;
+    const CONNECTIONS: usize = 60;
+    let settings = ["server.request_timeout=2s", "server.write_timeout=1s", "fallbacks.heartbeat=1s"];
+    let server = Server::with(&settings).await;
     let siege = siege(&server, async {
         let mut attack = JoinSet::new();
         for number in 0..CONNECTIONS {
-            if number % 2 == 0 {
-                attack.spawn(ping_for_ever(server.addr));
-                continue;
-            }
-            let mut http = Http2::connect(server.addr).await;
-            attack.spawn(async move {
-                let request = Request::get("http://test/").body(Unfinished::none()).unwrap();
-                http.sender.send_request(request).await.unwrap();
-                // Kept, so that it does not end for want of somebody to use it.
-                let _sender = http.sender.clone();
-                (&mut http.connection).await.unwrap();
-            });
+            match number % 3 {
+                0 => attack.spawn(ping_for_ever(server.addr)),
+                1 => attack.spawn(answered(Http2::connect(server.addr).await)),
+                // The answer is not taken, and so never over.
+                _ => attack.spawn(answered(Http2::closed(server.addr).await)),
+            };
         }
         let mut closed = 0;
         let _ = tokio::time::timeout(Duration::from_secs(8), async {

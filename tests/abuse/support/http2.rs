@@ -31,8 +31,18 @@ pub struct Unfinished {
 impl Http2 {
     /// A new connection.
     pub async fn connect(addr: SocketAddr) -> Self {
-        let stream = TcpStream::connect(addr).await.unwrap();
+        Self::make(addr, Builder::new(TokioExecutor::new())).await
+    }
+
+    /// One that lets nobody send it the body of an answer.
+    pub async fn closed(addr: SocketAddr) -> Self {
         let mut builder = Builder::new(TokioExecutor::new());
+        builder.initial_stream_window_size(0);
+        Self::make(addr, builder).await
+    }
+
+    async fn make(addr: SocketAddr, mut builder: Builder<TokioExecutor>) -> Self {
+        let stream = TcpStream::connect(addr).await.unwrap();
         // As many as it likes, until the server says otherwise.
         builder.initial_max_send_streams(1000);
         let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.unwrap();
