@@ -26,6 +26,7 @@ pub struct Metrics {
     closed: Family<CloseLabel, Counter>,
     received: Family<AppLabel, Counter>,
     errors: Family<AppLabel, Counter>,
+    pauses: Family<AppLabel, Counter>,
     published: Family<AppLabel, Counter>,
     client_events: Family<AppLabel, Counter>,
     delivered: Family<AppLabel, Counter>,
@@ -78,6 +79,8 @@ pub struct AppMetrics {
     pub received: Counter,
     /// `pusher:error` events sent to clients.
     pub errors: Counter,
+    /// Times that a client was not listened to for a moment, as it had sent too many messages.
+    pub pauses: Counter,
     /// Events published over the HTTP API, once per channel.
     pub published: Counter,
     /// Client events passed on.
@@ -185,7 +188,7 @@ impl Metrics {
                 counter
             }};
         }
-        Self {
+        let metrics = Self {
             refused: counter!("connections_refused", "Connections refused at the handshake, by close code"),
             connections_dropped: counter!(
                 "connections_dropped",
@@ -202,6 +205,10 @@ impl Metrics {
             closed: counter!("connections_closed", "Connections ended, by close code; 0 = by the client"),
             received: counter!("messages_received", "Messages from clients"),
             errors: counter!("client_errors", "pusher:error events sent to clients"),
+            pauses: counter!(
+                "client_pauses",
+                "Times that nothing was read from a client for a moment because of limits.messages_per_second"
+            ),
             published: counter!("events_published", "Events published over the HTTP API, counted once per channel"),
             client_events: counter!("client_events", "Client events passed on"),
             delivered: counter!("frames_delivered", "Frames put into outboxes by fan-out"),
@@ -235,7 +242,11 @@ impl Metrics {
             relay: RelayMetrics::new(&mut registry),
             cluster: ClusterMetrics::new(&mut registry),
             registry: Arc::new(Mutex::new(registry)),
+        };
+        for reason in ["address_limit", "address_rate", "open_files"] {
+            drop(metrics.connections_dropped.get_or_create(&DropLabel { reason }));
         }
+        metrics
     }
 
     /// The counters of requests for sessions of other nodes.
@@ -264,6 +275,7 @@ impl Metrics {
             opened: of(&self.opened),
             received: of(&self.received),
             errors: of(&self.errors),
+            pauses: of(&self.pauses),
             published: of(&self.published),
             client_events: of(&self.client_events),
             delivered: of(&self.delivered),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use foldhash::quality::RandomState;
-use tracing::{debug, trace};
+use tracing::{debug, info, trace};
 
 use crate::addresses::AddressSeat;
 use crate::apps::Seat;
@@ -163,7 +163,12 @@ impl Session {
     /// Charges the client for a message, of whatever kind. Returns until when it has sent enough: the transport reads
     /// nothing more before.
     pub fn charge(&mut self, now: Instant) -> Option<Instant> {
-        self.messages.charge(&self.client.tenant.app.rates().messages, now)
+        let tenant = &self.client.tenant;
+        self.messages.charge(&tenant.app.rates().messages, now).inspect(|_| {
+            tenant.metrics.pauses.inc();
+            let (app, socket_id) = (tenant.app.id(), self.client.socket_id);
+            info!(app, %socket_id, "client is read more slowly: it sends more than limits.messages_per_second allows");
+        })
     }
 
     /// Handles one text message. Whatever it causes is in outboxes when this returns. After the end nothing is handled.

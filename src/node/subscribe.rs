@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use crate::auth;
 use crate::channels::{Life, Subscriber, Unsubscribed};
@@ -171,6 +171,9 @@ impl Node {
                 let text = "subscription refused: as many changes of this connection wait for Redis as \
                             cluster.pending_per_connection allows";
                 warn!(app, %socket_id, %channel, limit, "{text}");
+            }
+            SubscriptionError::TooManyChannels(limit) => {
+                info!(app, %socket_id, %channel, limit, "subscription refused: limits.channels_per_connection is reached");
             }
             SubscriptionError::TooManyJoins(limit) => {
                 let text = "subscription refused: this connection leaves and joins presence channels more often than \

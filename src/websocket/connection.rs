@@ -176,11 +176,14 @@ async fn part(mut inbound: Inbound, outbox: &Outbox, reason: &CloseReason, versi
     let _ = timeout(FAREWELL_TIMEOUT, last_words).await;
 }
 
-/// A client that reads too slowly is something an operator may want to act on; the rest is everyday life.
+/// A client that reads or sends too slowly is something an operator may want to act on; the rest is everyday life.
 fn log_our_decision(reason: &CloseReason, peer: &PeerAddress, socket_id: SocketId) {
     let code = reason.code();
     match reason {
         CloseReason::SlowConsumer => info!(%peer, %socket_id, code, "client closed: it reads too slowly"),
+        CloseReason::UnfinishedMessage => {
+            info!(%peer, %socket_id, code, "client closed: a message was not complete within server.request_timeout");
+        }
         _ => debug!(%peer, %socket_id, code, %reason, "client closed by us"),
     }
 }

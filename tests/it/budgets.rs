@@ -34,6 +34,7 @@ async fn a_client_that_sends_too_fast_is_read_slowly_and_loses_nothing() {
     // 510 a second with the client events, and 11 at once. Slower is always possible.
     assert!(started.elapsed() > Duration::from_millis(300), "{:?}", started.elapsed());
     client.expect_silence().await;
+    assert!(server.metric("fanfare_client_pauses_total").await > 0.0);
 }
 
 #[tokio::test]
