@@ -376,7 +376,7 @@ impl ClusterMetrics {
             ("cluster_nodes_removed", "Silent nodes whose contributions this one removed", &metrics.nodes_removed),
             (
                 "cluster_events_expired",
-                "Events that were not published because Redis was out of reach for too long",
+                "Events that Redis did not take in time, or that were on their way to it when the connection broke",
                 &metrics.events_expired,
             ),
             (
@@ -416,7 +416,7 @@ impl ClusterMetrics {
         self.nodes_removed.inc();
     }
 
-    /// Counts events that were not published.
+    /// Counts events that were not published, or not for certain.
     pub fn events_expired(&self, events: u64) {
         self.events_expired.inc_by(events);
     }

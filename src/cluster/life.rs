@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use crate::channels::Contribution;
+use crate::metrics::ClusterMetrics;
 
 use super::answer::{self, Reader, nonsense};
 use super::link::{End, Job, Line, Link};
@@ -42,6 +43,26 @@ const PLACEHOLDER: &str = "~";
 
 /// Keys that are looked at in one go when those of an old generation are removed.
 const SWEEP: usize = 500;
+
+/// Events on their way to Redis. If it is dropped before Redis has taken them, because the call fails or the life ends, they
+/// count as expired: client events have nobody else who would notice.
+struct InFlight<'a> {
+    jobs: Vec<Job>,
+    metrics: &'a ClusterMetrics,
+}
+
+impl InFlight<'_> {
+    /// Redis has taken them.
+    fn taken(mut self) -> Vec<Job> {
+        std::mem::take(&mut self.jobs)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.metrics.events_expired(self.jobs.iter().map(|job| job.events.len() as u64).sum());
+    }
+}
 
 impl Link {
     /// Begins the lease. Returns the generation.
@@ -248,7 +269,8 @@ impl Link {
                 },
                 () = self.client_event_queued.notified() => self.next_client_event(),
             };
-            let (mut batch, mut events, mut bytes) = (Vec::new(), 0, 0);
+            let mut batch = InFlight { jobs: Vec::new(), metrics: &self.hub.metrics };
+            let (mut events, mut bytes) = (0, 0);
             let mut clients_turn = true;
             let mut next = first;
             let now = Instant::now();
@@ -258,7 +280,7 @@ impl Link {
                 } else {
                     events += job.events.len();
                     bytes += job.events.iter().map(|event| event.body.len()).sum::<usize>();
-                    batch.push(job);
+                    batch.jobs.push(job);
                 }
                 if events >= EVENTS || bytes >= EVENT_BYTES {
                     // There may be more.
@@ -272,12 +294,12 @@ impl Link {
                 };
                 clients_turn = !clients_turn;
             }
-            if batch.is_empty() {
+            if batch.jobs.is_empty() {
                 continue;
             }
             let mut call = self.script(&line, Script::Publish);
             call.arg(self.hub.settling().as_millis() as u64);
-            for event in batch.iter().flat_map(|job| &job.events) {
+            for event in batch.jobs.iter().flat_map(|job| &job.events) {
                 call.arg(&event.key).arg(&event.body);
                 match &event.cached {
                     Some((ttl, data)) => call.arg(ttl.as_millis() as u64).arg(data),
@@ -285,7 +307,7 @@ impl Link {
                 };
             }
             let mut answer = self.call(&line, call).await?;
-            for job in batch {
+            for job in batch.taken() {
                 let reach = job.events.iter().map(|_| Some((answer.number()?, answer.number()?)));
                 let reach = reach.collect::<Option<_>>().ok_or_else(nonsense)?;
                 if let Some(waiting) = job.answer {

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use crate::it::{APP_ID, Call};
 use crate::support::{
     ADDED, Cluster, Cut, Message, Node, PATIENCE, REMOVED, Recorder, Redis, SLACK, SUCCEEDED, Settings, Traffic,
+    eventually,
 };
 
 const ROOM: &str = "presence-room";
@@ -319,4 +320,22 @@ async fn a_connection_that_is_closed_is_made_again_and_nothing_is_lost() {
         client.is_connected();
     }
     assert_eq!(presence(&clients[1]), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_client_event_that_is_on_its_way_when_redis_dies_is_counted() {
+    // Redis may be silent for half a lease before it counts as lost.
+    let mut cluster = Cluster::with(1, |settings| settings.lease = Duration::from_secs(60)).await;
+    let mut client = cluster.nodes[0].connect().await;
+    client.subscribe_private("private-room").await;
+    cluster.redis.freeze();
+    client.send_event("private-room", "client-typing", json!("x")).await;
+    // It was taken when the pong comes.
+    client.expect_silence().await;
+    cluster.redis.stop();
+    eventually("the event is counted", PATIENCE, async || {
+        let count = cluster.nodes[0].metric("fanfare_cluster_events_expired_total").await;
+        if (count - 1.0).abs() < f64::EPSILON { Ok(()) } else { Err(count.to_string()) }
+    })
+    .await;
 }
