@@ -41,6 +41,7 @@ pub struct Metrics {
     webhooks_dead: Family<AppLabel, Counter>,
     webhooks_dropped: Family<AppLabel, Counter>,
     webhooks_collapsed: Family<AppLabel, Counter>,
+    cluster_webhook_events_lost: Family<AppLabel, Counter>,
     webhook_store_errors: Counter,
     relay: RelayMetrics,
     cluster: ClusterMetrics,
@@ -61,7 +62,6 @@ pub struct ClusterMetrics {
     nodes_removed: Counter,
     events_expired: Counter,
     client_events_refused: Counter,
-    edges_lost: Counter,
 }
 
 /// The counters of one app, looked up once.
@@ -107,6 +107,8 @@ pub struct AppMetrics {
     pub webhooks_dropped: Counter,
     /// Events that a later one made pointless before they were sent.
     pub webhooks_collapsed: Counter,
+    /// Events that were lost because too many waited at Redis.
+    pub cluster_webhook_events_lost: Counter,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -238,6 +240,10 @@ impl Metrics {
                 "webhook_events_collapsed",
                 "Webhook events not sent because later ones made them pointless while they waited"
             ),
+            cluster_webhook_events_lost: counter!(
+                "cluster_webhook_events_lost",
+                "Webhook events lost because too many waited at Redis"
+            ),
             webhook_store_errors: single!("webhook_store_errors", "Failures to write webhooks to disk"),
             relay: RelayMetrics::new(&mut registry),
             cluster: ClusterMetrics::new(&mut registry),
@@ -289,6 +295,7 @@ impl Metrics {
             webhooks_dead: of(&self.webhooks_dead),
             webhooks_dropped: of(&self.webhooks_dropped),
             webhooks_collapsed: of(&self.webhooks_collapsed),
+            cluster_webhook_events_lost: of(&self.cluster_webhook_events_lost),
         }
     }
 
@@ -384,11 +391,6 @@ impl ClusterMetrics {
                 "Client events refused because Redis was slower than their connection sent them",
                 &metrics.client_events_refused,
             ),
-            (
-                "cluster_webhook_events_lost",
-                "Webhook events lost because too many waited at Redis",
-                &metrics.edges_lost,
-            ),
         ];
         for (name, help, counter) in counters {
             registry.register(name, help, counter.clone());
@@ -419,11 +421,6 @@ impl ClusterMetrics {
     /// Counts events that were not published, or not for certain.
     pub fn events_expired(&self, events: u64) {
         self.events_expired.inc_by(events);
-    }
-
-    /// Counts webhook events that were lost.
-    pub fn edges_lost(&self, edges: u64) {
-        self.edges_lost.inc_by(edges);
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::apps::App;
 use crate::channels::{Answer, Channels, Contribution, Life, News, Outcome, Position, Users};
@@ -191,6 +191,15 @@ impl Hub {
         share.metrics.cached_events_evicted.inc_by(evicted);
         let limit = share.app.config().limits.cache_size;
         warn!(app, evicted, limit, "cached events dropped at Redis: the app is over its limits.cache_size");
+    }
+
+    /// Webhook events that Redis had to drop, because too many of an app's class waited there.
+    pub(super) fn edges_lost(&self, queue: &str, lost: u64) {
+        let (class, app) = queue.split_once(':').unwrap_or_default();
+        error!(app, class, lost, "webhook events lost: the cluster queue is full");
+        if let Some(index) = self.app(app) {
+            self.shares[index].metrics.cluster_webhook_events_lost.inc_by(lost);
+        }
     }
 
     /// Redis answers. If it does so everywhere, clients whose subscription had failed are asked to connect anew.

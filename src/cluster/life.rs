@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::yield_now;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info, warn};
 
 use crate::channels::Contribution;
 use crate::metrics::ClusterMetrics;
@@ -331,25 +331,28 @@ impl Link {
     pub(super) async fn tell(&self, line: Line) -> Result<Infallible, Reason> {
         let mut ticks = interval(DUTY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut told = [0, 0];
+        // Queues of the last answer, in its order, and how many of their edges were told.
+        let mut told: Vec<(String, usize)> = Vec::new();
         loop {
             ticks.tick().await;
             let _telling = self.telling.lock().await;
             while self.on_duty.load(Ordering::Relaxed) {
                 let mut call = self.script(&line, Script::Duty);
-                call.arg(&told);
-                let mut answer = self.call(&line, call).await?;
-                let (open, trusted) = (answer.number(), answer.number());
-                let (open, trusted) = open.zip(trusted).ok_or_else(nonsense)?;
-                let lost = open + trusted;
-                if lost > 0 {
-                    error!(lost, trusted, open, "webhook events lost: the cluster queue is full");
-                    self.hub.metrics.edges_lost(lost);
+                for (queue, edges) in told.drain(..) {
+                    call.arg(queue).arg(edges);
                 }
-                let mut edges = answer.list().ok_or_else(nonsense)?.texts();
-                let open = answer.list().ok_or_else(nonsense)?.texts();
-                told = [edges.len(), open.len()];
-                edges.extend(open);
+                let mut answer = self.call(&line, call).await?;
+                let mut lost = answer.list().ok_or_else(nonsense)?;
+                while let Some((queue, edges)) = lost.text().zip(lost.number()) {
+                    self.hub.edges_lost(&queue, edges);
+                }
+                let mut queues = answer.list().ok_or_else(nonsense)?;
+                let mut edges = Vec::new();
+                while let Some((queue, of_queue)) = queues.text().zip(queues.list()) {
+                    let of_queue = of_queue.texts();
+                    told.push((queue, of_queue.len()));
+                    edges.extend(of_queue);
+                }
                 if edges.is_empty() {
                     break;
                 }

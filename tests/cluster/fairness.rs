@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::it::wire_masked;
-use crate::support::{Client, Cluster, Message, Node, PATIENCE, Recorder, eventually, eventually_true};
+use crate::support::{Backend, Client, Cluster, Message, Node, PATIENCE, Recorder, eventually, eventually_true};
 
 const INNOCENT: usize = 50;
 const FLOOD: usize = 300_000;
@@ -238,4 +238,55 @@ async fn a_flood_of_client_events_keeps_nobody_elses_out() {
             && count(messages, "client-flood") + refused.len() == flood.len()
     };
     listener.expect("all events that were not refused", PATIENCE, all).await;
+}
+
+/// Runs a script at Redis. In it, `flood` is [`FLOOD`], and `keys` is what all keys of the present generation begin with.
+fn at_redis(cluster: &Cluster, script: &str) -> usize {
+    let keys = "local keys = KEYS[1] .. redis.call('HGET', KEYS[1] .. 'meta', 'gen') .. ':'";
+    let script = format!("{keys} local flood = tonumber(ARGV[1]) {script}");
+    let answer = cluster.redis.cli(&["EVAL", &script, "1", "fanfare:{test:0}:", &FLOOD.to_string()]);
+    answer.parse().unwrap_or_else(|_| panic!("{answer}"))
+}
+
+#[tokio::test]
+async fn webhooks_of_an_app_do_not_wait_for_those_of_another_one() {
+    let flooded = Backend::start().await;
+    let mut backend = Backend::start().await;
+    backend.credentials = ("app-key-2".to_owned(), "app-secret-2".to_owned());
+    let cluster = Cluster::with(1, |settings| {
+        settings.webhooks = Some(flooded.url());
+        settings.apps = format!(
+            "[[apps]]\nid = \"43\"\nkey = \"app-key-2\"\nsecret = \"app-secret-2\"\nwebhook_delay = \"100ms\"\n\
+             [[apps.webhooks]]\nurl = \"{}\"\n",
+            backend.url()
+        );
+    })
+    .await;
+    let mut client = cluster.nodes[0].dial().path("/app/app-key-2").connect().await;
+
+    at_redis(
+        &cluster,
+        r#"for i = 1, flood do
+          redis.call('RPUSH', keys .. 'edges:open:42', '["channel_occupied","c:42:flood-' .. i .. '",""]')
+        end
+        return redis.call('RPUSH', keys .. 'turns', 'open:42')"#,
+    );
+    client.subscribe("room").await;
+    let occupied = backend.next_within(PATIENCE).await;
+    let waiting = at_redis(&cluster, "return redis.call('LLEN', keys .. 'edges:open:42')");
+    assert_eq!(*occupied.event(), json!({ "name": "channel_occupied", "channel": "room" }));
+    assert!(waiting > FLOOD / 10, "{waiting} of the flood were left");
+
+    at_redis(
+        &cluster,
+        r#"for i = 1, flood do
+          redis.call('ZADD', keys .. 'due:open:42', 0, '["v","c:42:gone-' .. i .. '"]')
+        end
+        return redis.call('ZADD', keys .. 'first_due', 0, 'open:42')"#,
+    );
+    client.disconnect().await;
+    let vacated = backend.next_within(PATIENCE).await;
+    let waiting = at_redis(&cluster, "return redis.call('ZCARD', keys .. 'due:open:42')");
+    assert_eq!(*vacated.event(), json!({ "name": "channel_vacated", "channel": "room" }));
+    assert!(waiting > FLOOD / 10, "{waiting} of the flood were left");
 }

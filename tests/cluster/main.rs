@@ -18,6 +18,7 @@ mod network;
 mod presence;
 mod questions;
 mod restarts;
+mod scripts;
 mod tools;
 mod topologies;
 mod users;

@@ -23,8 +23,11 @@ if begin then
       redis.call('SADD', G .. 'held', unpack(gone))
       redis.call('PEXPIRE', G .. 'held', grace + lease)
     end
-    for _, chore in ipairs(redis.call('ZRANGEBYSCORE', G .. 'due', '-inf', meta[4])) do
-      redis.call('ZADD', G .. 'due', meta[4], chore)
+    for _, queue in ipairs(redis.call('ZRANGE', G .. 'first_due', 0, -1)) do
+      local key = G .. 'due:' .. queue
+      for _, chore in ipairs(redis.call('ZRANGEBYSCORE', key, '-inf', meta[4])) do
+        redis.call('ZADD', key, meta[4], chore)
+      end
     end
   end
   for app, rules in pairs(cjson.decode(ARGV[10])) do redis.call('HSET', G .. 'rules', app, cjson.encode(rules)) end

@@ -1,7 +1,7 @@
 -- What all scripts share. Each runs inside one partition, whose keys begin with KEYS[1] and so lie in one hash slot.
 --
---   <P>meta           run id of the server, generation, its birth, until when nobody is reported gone (hold), edges lost
---                     (lost: open ones, lost_trusted), whether the keys of earlier generations are gone (swept)
+--   <P>meta           run id of the server, generation, its birth, until when nobody is reported gone (hold), whether the
+--                     keys of earlier generations are gone (swept)
 --   <P>c:<topic>      cached event: f frame, d data; it outlives a generation, as do the next two
 --   <P>c:ages:<app>   topics with a cached event, by its expiry     <P>c:sizes:<app>  topic → its bytes, empty → their sum
 --   <P>p:<topic>      the pub/sub channel
@@ -11,18 +11,23 @@
 --   <G>n:<topic>      node → connections subscribed or signed in
 --   <G>m:<topic>      member → info     <G>r:<topic>  member → nodes     <G>o:<topic> <node>  the node's members
 --   <G>l:<topic>      replay log        <G>a:<app>    occupied channels  <G>rules  app → JSON
---   <G>due            what becomes known later                           <G>edges  what backends are to be told: what needs a
---   <G>open           the same: what anybody with the app key can cause           signature of an app's backend
---   <G>duty           the node that tells them                           <G>held   nodes that were gone when one came
+--   <G>edges:<queue>  what a backend is to be told                      <G>turns  queues with edges, the next one first
+--   <G>due:<queue>    what becomes known later, by its time             <G>first_due  queue → when its first may be due
+--   <G>dropped        queue → edges dropped that the node on duty has not counted yet
+--   <G>duty           the node that tells backends                       <G>held   nodes that were gone when one came
 --   <G>x:<topic>      a cache channel was reported as empty
 --   <G>s:<session>    address of the node that has a session of an HTTP transport
+--
+-- An app has two queues, so that no app waits behind another one, or is dropped for it: `trusted:<app>` is about what needs
+-- a signature of the app's backend, `open:<app>` about what anybody with the app key can cause.
 --
 -- A generation ends when the server restarts, fails over or loses its data; the nodes know what is true of their clients,
 -- and bring it into the next one. ARGV: 1 run id, 2 node, 3 replay in ms, 4 replay in events.
 
 local P = KEYS[1]
 local RUN, ME, REPLAY, REPLAY_EVENTS = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
-local EDGES = 500000 -- of each of both lists, told to nobody: the oldest go
+local EDGES = 500000 -- of a queue: the oldest are dropped
+local PLANNED = 500000 -- of a queue: what comes on top is not delayed
 local LINGER = math.max(REPLAY, 60000) -- how long an abandoned topic keeps its place in its stream
 
 local clock = redis.call('TIME')
@@ -92,25 +97,40 @@ local function is_trusted(topic)
   return string.find(topic, '^u:') or string.find(topic, '^c:[^:]*:private%-') or string.find(topic, '^c:[^:]*:presence%-')
 end
 
--- Something that a backend is told, once. All of a topic is in one list, and so in order. Each list has a bound of its own:
--- however many public channels a client subscribes to, no member event is lost.
+local function queue_of(topic) return (is_trusted(topic) and 'trusted:' or 'open:') .. app_of(topic) end
+
+-- Something that a backend is told, once. All of a topic is in one queue, and so in order. Each queue has a bound of its own:
+-- however many public channels a client subscribes to, no member event is lost, and nothing of another app.
 local function edge(kind, topic, subject)
-  local list, lost = G .. 'open', 'lost'
-  if is_trusted(topic) then list, lost = G .. 'edges', 'lost_trusted' end
-  if redis.call('RPUSH', list, cjson.encode({ kind, topic, tostring(subject or '') })) > EDGES then
-    redis.call('LPOP', list)
-    redis.call('HINCRBY', P .. 'meta', lost, 1)
+  local queue = queue_of(topic)
+  local key = G .. 'edges:' .. queue
+  local length = redis.call('RPUSH', key, cjson.encode({ kind, topic, tostring(subject or '') }))
+  if length == 1 then redis.call('RPUSH', G .. 'turns', queue) end
+  if length > EDGES then
+    redis.call('LPOP', key)
+    redis.call('HINCRBY', G .. 'dropped', queue, 1)
   end
 end
 
 local hold = 0 -- nothing is told before
-local function plan(delay, chore)
-  local due = math.max(now + delay, hold)
-  redis.call('ZADD', G .. 'due', digits(due), cjson.encode(chore))
+
+-- False if as much is planned as may be: then it is to be done at once. Clients can begin and end things faster than they
+-- become due, so without a bound this would grow for as long as they do.
+local function plan(at, chore)
+  local queue, entry = queue_of(chore[2]), cjson.encode(chore)
+  local key = G .. 'due:' .. queue
+  -- Not ZCARD, which would be one more right to grant.
+  if redis.call('ZCOUNT', key, '-inf', '+inf') >= PLANNED and not redis.call('ZSCORE', key, entry) then return false end
+  redis.call('ZADD', key, digits(at), entry)
+  -- Too early if the first is cancelled: duty.lua finds out.
+  redis.call('ZADD', G .. 'first_due', 'LT', digits(at), queue)
+  return true
 end
 
 -- True if it was planned and now is not.
-local function cancel(chore) return redis.call('ZREM', G .. 'due', cjson.encode(chore)) == 1 end
+local function cancel(chore)
+  return redis.call('ZREM', G .. 'due:' .. queue_of(chore[2]), cjson.encode(chore)) == 1
+end
 
 -- What ends and begins again within the delay is never told.
 local function began(kind, chore, known)
@@ -118,7 +138,8 @@ local function began(kind, chore, known)
 end
 
 local function ended(kind, chore, delay)
-  if delay > 0 or hold > now then plan(delay, chore) else edge(kind, chore[2], chore[3]) end
+  local at = math.max(now + delay, hold)
+  if at <= now or not plan(at, chore) then edge(kind, chore[2], chore[3]) end
 end
 
 local function tell_count(t)
@@ -129,11 +150,8 @@ end
 
 local function count_changed(t, rules)
   if not rules.counts or string.find(t.topic, '^c:[^:]*:presence%-') then return end
-  if t.total > rules.count_threshold and now - t.counted < rules.count_interval then
-    redis.call('ZADD', G .. 'due', 'NX', digits(t.counted + rules.count_interval), cjson.encode({ 'n', t.topic }))
-  else
-    tell_count(t)
-  end
+  local at = t.counted + rules.count_interval
+  if t.total <= rules.count_threshold or at <= now or not plan(at, { 'n', t.topic }) then tell_count(t) end
 end
 
 local function go_offline(t)
@@ -159,7 +177,8 @@ local function set_count(t, node, count, rules, known)
         if not known then edge('user_online', topic) end
       end
     elseif t.on then
-      if rules.offline_delay > 0 then plan(rules.offline_delay, { 'o', topic }) else go_offline(t) end
+      local at = math.max(now + rules.offline_delay, hold)
+      if rules.offline_delay == 0 or not plan(at, { 'o', topic }) then go_offline(t) end
     end
     return
   end

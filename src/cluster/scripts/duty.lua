@@ -1,35 +1,79 @@
--- What has become due, and what backends are to be told. ARGV: 5 number of edges told since the last time, 6 of open ones.
--- Answers: open edges lost, others lost, edges, open edges.
+-- What has become due, and what backends are to be told, of all queues in turn. ARGV: 5 and on, for each queue of the last
+-- answer, in its order: its name, and how many of its edges were told.
+-- Answers: queues and the numbers of edges that they lost; queues and their edges.
 
-if not registered() then return { 'lost' } end
-if redis.call('GET', G .. 'duty') ~= ME then return { 'ok', 0, 0, {}, {} } end
-for i, list in ipairs({ 'edges', 'open' }) do
-  local told = tonumber(ARGV[4 + i])
-  if told > 0 then redis.call('LTRIM', G .. list, told, -1) end
+local ROUND = 400 -- edges in one answer
+local CHORES = 200 -- done in one call
+
+-- Takes from all queues what each has, `budget` together. What one does not need of its share goes to those after it.
+local function share_out(queues, budget, take)
+  for i, queue in ipairs(queues) do
+    budget = budget - take(queue, math.floor(budget / (#queues - i + 1)))
+  end
 end
 
-for _, entry in ipairs(redis.call('ZRANGEBYSCORE', G .. 'due', '-inf', digits(now), 'LIMIT', 0, 200)) do
-  redis.call('ZREM', G .. 'due', entry)
-  local chore = cjson.decode(entry)
+local function complete(chore)
   local kind, topic = chore[1], chore[2]
   if kind == 'm' then
     if redis.call('HEXISTS', G .. 'm:' .. topic, chore[3]) == 0 then edge('member_removed', topic, chore[3]) end
-  else
-    local t = load(topic)
-    if kind == 'v' and t.total == 0 then edge('channel_vacated', topic) end
-    if kind == 'o' and t.total == 0 and t.on then
-      go_offline(t)
-      store(t)
-    end
-    if kind == 'n' and t.id then
-      tell_count(t)
-      store(t)
-    end
+    return
+  end
+  local t = load(topic)
+  if kind == 'v' and t.total == 0 then edge('channel_vacated', topic) end
+  if kind == 'o' and t.total == 0 and t.on then
+    go_offline(t)
+    store(t)
+  end
+  if kind == 'n' and t.id then
+    tell_count(t)
+    store(t)
   end
 end
-local lost = redis.call('HMGET', P .. 'meta', 'lost', 'lost_trusted')
-if lost[1] or lost[2] then redis.call('HDEL', P .. 'meta', 'lost', 'lost_trusted') end
-return {
-  'ok', tonumber(lost[1] or 0), tonumber(lost[2] or 0),
-  redis.call('LRANGE', G .. 'edges', 0, 199), redis.call('LRANGE', G .. 'open', 0, 199),
-}
+
+if not registered() then return { 'lost' } end
+if redis.call('GET', G .. 'duty') ~= ME then return { 'ok', {}, {} } end
+
+-- Those of the last answer were the first, and queue up again if they have more.
+redis.call('LTRIM', G .. 'turns', (#ARGV - 4) / 2, -1)
+for i = 5, #ARGV, 2 do
+  local queue, told = ARGV[i], tonumber(ARGV[i + 1])
+  local key = G .. 'edges:' .. queue
+  redis.call('LTRIM', key, told, -1)
+  if redis.call('EXISTS', key) == 1 then redis.call('RPUSH', G .. 'turns', queue) end
+end
+
+local waiting = redis.call('ZRANGEBYSCORE', G .. 'first_due', '-inf', digits(now), 'LIMIT', 0, CHORES)
+share_out(waiting, CHORES, function(queue, share)
+  local key = G .. 'due:' .. queue
+  local chores = redis.call('ZRANGEBYSCORE', key, '-inf', digits(now), 'LIMIT', 0, share)
+  for _, chore in ipairs(chores) do
+    redis.call('ZREM', key, chore)
+    complete(cjson.decode(chore))
+  end
+  local first = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')[2]
+  if first then
+    -- With more that is due already, after all that have waited longer for their turn.
+    redis.call('ZADD', G .. 'first_due', digits(math.max(tonumber(first), now)), queue)
+  else
+    redis.call('ZREM', G .. 'first_due', queue)
+  end
+  return #chores
+end)
+
+local lost, dropped = {}, redis.call('HGETALL', G .. 'dropped')
+redis.call('DEL', G .. 'dropped')
+for i = 1, #dropped, 2 do
+  if tonumber(dropped[i + 1]) > 0 then
+    lost[#lost + 1] = dropped[i]
+    lost[#lost + 1] = tonumber(dropped[i + 1])
+  end
+end
+
+local answer = {}
+share_out(redis.call('LRANGE', G .. 'turns', 0, ROUND - 1), ROUND, function(queue, share)
+  local edges = redis.call('LRANGE', G .. 'edges:' .. queue, 0, share - 1)
+  answer[#answer + 1] = queue
+  answer[#answer + 1] = edges
+  return #edges
+end)
+return { 'ok', lost, answer }

@@ -42,7 +42,7 @@ if #believed > 0 and now < settled then
 end
 -- It was told to be occupied, and whoever was there has left while nobody could take note of it.
 if known and t.total == 0 and rules.webhooks and string.sub(topic, 1, 1) == 'c' then
-  plan(math.max(rules.webhook_delay, settled - now), { 'v', topic })
+  ended('channel_vacated', { 'v', topic }, math.max(rules.webhook_delay, settled - now))
 end
 
 if ARGV[9] == '1' and redis.call('SET', G .. 'x:' .. topic, 1, 'NX', 'PX', 10000) then edge('cache_miss', topic) end

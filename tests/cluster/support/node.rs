@@ -31,6 +31,8 @@ pub struct Settings {
     pub fallbacks: String,
     /// The endpoint for webhooks.
     pub webhooks: Option<String>,
+    /// Further apps.
+    pub apps: String,
 }
 
 impl Default for Settings {
@@ -44,13 +46,14 @@ impl Default for Settings {
             limits: String::new(),
             fallbacks: String::new(),
             webhooks: None,
+            apps: String::new(),
         }
     }
 }
 
 impl Settings {
     fn toml(&self, name: &str, urls: &[String], directory: &str) -> String {
-        let Self { id, lease, timeout, cluster, app, limits, fallbacks, webhooks } = self;
+        let Self { id, lease, timeout, cluster, app, limits, fallbacks, webhooks, apps } = self;
         let webhooks = webhooks.as_ref().map(|url| format!("[[apps.webhooks]]\nurl = \"{url}\"\n")).unwrap_or_default();
         format!(
             "[server]\nlisten = \"127.0.0.1:0\"\ndrain_period = \"500ms\"\n\
@@ -61,7 +64,7 @@ impl Settings {
              [cluster]\ndriver = \"redis\"\nid = \"{id}\"\nnode = \"{name}\"\nurls = {urls:?}\n\
              lease = \"{}ms\"\ntimeout = \"{}ms\"\n{cluster}\n\
              [[apps]]\nid = \"{APP_ID}\"\nkey = \"{KEY}\"\nsecret = \"{SECRET}\"\n{app}\n\
-             [apps.limits]\n{limits}\n{webhooks}",
+             [apps.limits]\n{limits}\n{webhooks}\n{apps}",
             lease.as_millis(),
             timeout.as_millis(),
         )

@@ -1,0 +1,182 @@
+//! The scripts at Redis, called one by one, as nodes call them: what takes an unlucky moment otherwise, and bounds that
+//! would take long to reach.
+
+use serde_json::{Value, json};
+
+use crate::support::Redis;
+
+const PREFIX: &str = "fanfare:{test:0}:";
+const COMMON: &str = include_str!("../../src/cluster/scripts/common.lua");
+const BEAT: &str = include_str!("../../src/cluster/scripts/beat.lua");
+const SYNC: &str = include_str!("../../src/cluster/scripts/sync.lua");
+const DUTY: &str = include_str!("../../src/cluster/scripts/duty.lua");
+
+/// A node that is on duty.
+struct Node {
+    redis: Redis,
+    connection: redis::Connection,
+    /// Constants of the scripts, and what they are instead.
+    constants: Vec<(&'static str, u32)>,
+}
+
+/// How many edges each queue has lost.
+type Lost = Vec<(String, u64)>;
+
+/// Queues and their edges, of which tests see the channels.
+type Edges = Vec<(String, Vec<String>)>;
+
+impl Node {
+    /// One with the apps `1` to `9`.
+    fn start(webhook_delay: u32, constants: &[(&'static str, u32)]) -> Self {
+        let redis = Redis::start();
+        let connection = redis::Client::open(redis.url()).unwrap().get_connection().unwrap();
+        let mut node = Self { redis, connection, constants: constants.to_vec() };
+        let rules = json!({ "webhooks": true, "webhook_delay": webhook_delay, "offline_delay": 0, "counts": false });
+        let rules: Value = (1..10).map(|app| (app.to_string(), rules.clone())).collect();
+        node.call::<redis::Value>(BEAT, &["60000", "0", "0", "{}", "1", &rules.to_string()]);
+        node
+    }
+
+    fn call<T: redis::FromRedisValue>(&mut self, script: &str, args: &[&str]) -> T {
+        let mut source = format!("{COMMON}{script}");
+        for (name, value) in &self.constants {
+            let (before, line) = source.split_once(&format!("local {name} = ")).unwrap_or((&source, ""));
+            let rest = line.trim_start_matches(|c: char| c.is_ascii_digit());
+            if !line.is_empty() {
+                source = format!("{before}local {name} = {value}{rest}");
+            }
+        }
+        let mut call = redis::cmd("EVAL");
+        call.arg(source).arg(1).arg(PREFIX).arg(&["run", "node#1", "30000", "1000"]).arg(args);
+        call.query(&mut self.connection).unwrap()
+    }
+
+    /// Tells the number of connections that are subscribed to a channel.
+    fn subscribed(&mut self, app: u32, channel: &str, connections: u32) {
+        let topic = format!("c:{app}:{channel}");
+        let connections = connections.to_string();
+        let args = [&topic, &connections, "0", "0", "0", "0", "", "", "", "0", "0", "0"];
+        self.call::<redis::Value>(SYNC, &args);
+    }
+
+    /// Channels from `first` to `last` become occupied.
+    fn occupy(&mut self, app: u32, first: u32, last: u32) {
+        for channel in first..=last {
+            self.subscribed(app, &channel.to_string(), 1);
+        }
+    }
+
+    /// Crosses off so many edges of these queues, and reads the next ones.
+    fn duty(&mut self, told: &[(&str, u32)]) -> (Lost, Edges) {
+        let args: Vec<_> = told.iter().flat_map(|(queue, edges)| [(*queue).to_owned(), edges.to_string()]).collect();
+        let args: Vec<_> = args.iter().map(String::as_str).collect();
+        let (_, lost, queues): (String, Lost, Edges) = self.call(DUTY, &args);
+        let channel = |edge: String| {
+            let (_, topic, _): (String, String, String) = serde_json::from_str(&edge).unwrap();
+            topic.rsplit(':').next().unwrap().to_owned()
+        };
+        let queues = queues.into_iter().map(|(queue, edges)| (queue, edges.into_iter().map(channel).collect()));
+        (lost, queues.collect())
+    }
+
+    /// Whether there is a key with this in its name.
+    fn has_key(&self, part: &str) -> bool {
+        !self.redis.cli(&["KEYS", &format!("*:{part}*")]).is_empty()
+    }
+}
+
+fn lost(queues: &[(&str, u64)]) -> Lost {
+    queues.iter().map(|(queue, edges)| ((*queue).to_owned(), *edges)).collect()
+}
+
+fn edges(queues: &[(&str, &[&str])]) -> Edges {
+    let owned = |edges: &[&str]| edges.iter().map(|&edge| edge.to_owned()).collect();
+    queues.iter().map(|(queue, edges)| ((*queue).to_owned(), owned(edges))).collect()
+}
+
+#[test]
+fn a_full_queue_drops_nothing_of_another_class_or_app() {
+    let mut node = Node::start(0, &[("EDGES", 5)]);
+    node.subscribed(1, "private-a", 1);
+    node.subscribed(2, "b", 1);
+    node.occupy(1, 1, 50);
+    let flood: &[&str] = &["46", "47", "48", "49", "50"];
+    let expected = edges(&[("trusted:1", &["private-a"]), ("open:2", &["b"]), ("open:1", flood)]);
+    assert_eq!(node.duty(&[]), (lost(&[("open:1", 45)]), expected));
+}
+
+#[test]
+fn queues_are_told_in_turn() {
+    let mut node = Node::start(0, &[("ROUND", 4)]);
+    node.occupy(1, 1, 9);
+    assert_eq!(node.duty(&[]).1, edges(&[("open:1", &["1", "2", "3", "4"])]));
+    for app in 2..=6 {
+        node.occupy(app, 1, 1);
+    }
+    let one: &[&str] = &["1"];
+    let first = [("open:2", one), ("open:3", one), ("open:4", one), ("open:5", one)];
+    assert_eq!(node.duty(&[("open:1", 4)]).1, edges(&first));
+    node.occupy(2, 2, 3);
+    let told = [("open:2", 1), ("open:3", 1), ("open:4", 1), ("open:5", 1)];
+    // What the others do not need is left to the last one.
+    assert_eq!(node.duty(&told).1, edges(&[("open:6", one), ("open:1", &["5"]), ("open:2", &["2", "3"])]));
+    let told = [("open:6", 1), ("open:1", 1), ("open:2", 2)];
+    assert_eq!(node.duty(&told).1, edges(&[("open:1", &["6", "7", "8", "9"])]));
+    assert_eq!(node.duty(&[("open:1", 4)]).1, edges(&[]));
+}
+
+#[test]
+fn what_becomes_due_is_done_in_turn() {
+    let mut node = Node::start(60_000, &[("CHORES", 4)]);
+    for app in 1..=6 {
+        node.occupy(app, 1, 2);
+        node.subscribed(app, "1", 0);
+        node.subscribed(app, "2", 0);
+    }
+    let (_, occupied) = node.duty(&[]);
+    assert_eq!(occupied.len(), 6);
+    // A minute later.
+    let script = "local generation = KEYS[1] .. redis.call('HGET', KEYS[1] .. 'meta', 'gen') .. ':' \
+        for _, queue in ipairs(redis.call('ZRANGE', generation .. 'first_due', 0, -1)) do \
+          for _, chore in ipairs(redis.call('ZRANGE', generation .. 'due:' .. queue, 0, -1)) do \
+            redis.call('ZADD', generation .. 'due:' .. queue, 0, chore) \
+          end \
+          redis.call('ZADD', generation .. 'first_due', 0, queue) \
+        end";
+    node.redis.cli(&["EVAL", script, "1", PREFIX]);
+    let mut told: Vec<_> = occupied.iter().map(|(queue, edges)| (queue.clone(), edges.len() as u32)).collect();
+    let mut rounds = Vec::new();
+    for _ in 0..3 {
+        let told_now: Vec<_> = told.iter().map(|(queue, edges)| (queue.as_str(), *edges)).collect();
+        let (_, vacated) = node.duty(&told_now);
+        told = vacated.iter().map(|(queue, edges)| (queue.clone(), edges.len() as u32)).collect();
+        rounds.push(told.iter().map(|(_, edges)| edges).sum::<u32>());
+        if rounds.len() == 2 {
+            // Nobody had a second one before everybody had had one.
+            let queues: std::collections::BTreeSet<_> = told.iter().map(|(queue, _)| queue.as_str()).collect();
+            assert!(queues.contains("open:5") && queues.contains("open:6"), "{told:?}");
+        }
+    }
+    assert_eq!(rounds, [4, 4, 4]);
+    assert!(!node.has_key("due:") && !node.has_key("first_due"));
+}
+
+#[test]
+fn what_finds_no_room_to_wait_in_is_done_at_once() {
+    let mut node = Node::start(60_000, &[("PLANNED", 2)]);
+    for channel in ["a", "b", "c", "private-d"] {
+        node.subscribed(1, channel, 1);
+    }
+    node.duty(&[]);
+    for channel in ["a", "b", "c", "private-d"] {
+        node.subscribed(1, channel, 0);
+    }
+    let told = [("open:1", 3), ("trusted:1", 1)];
+    assert_eq!(node.duty(&told).1, edges(&[("open:1", &["c"])]), "the grace of a, b and private-d is not over");
+    // Back in time: never told, and there is room for another one.
+    node.subscribed(1, "a", 1);
+    node.subscribed(1, "c", 1);
+    assert_eq!(node.duty(&[("open:1", 1)]).1, edges(&[("open:1", &["c"])]));
+    node.subscribed(1, "c", 0);
+    assert_eq!(node.duty(&[("open:1", 1)]).1, edges(&[]));
+}
