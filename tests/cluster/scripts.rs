@@ -95,6 +95,28 @@ fn edges(queues: &[(&str, &[&str])]) -> Edges {
 }
 
 #[test]
+fn edges_dropped_while_they_are_told_are_not_lost_and_no_others_are_crossed_off_for_them() {
+    let mut node = Node::start(0, &[("EDGES", 5)]);
+    node.occupy(1, 1, 5);
+    assert_eq!(node.duty(&[]), (lost(&[]), edges(&[("open:1", &["1", "2", "3", "4", "5"])])));
+    // The list is full: 1 and 2 go.
+    node.occupy(1, 6, 7);
+    assert_eq!(node.duty(&[("open:1", 5)]), (lost(&[]), edges(&[("open:1", &["6", "7"])])));
+    // Those two go, and 8 and 9, which nobody has read.
+    node.occupy(1, 8, 14);
+    let rest: &[&str] = &["10", "11", "12", "13", "14"];
+    assert_eq!(node.duty(&[("open:1", 2)]), (lost(&[("open:1", 2)]), edges(&[("open:1", rest)])));
+    // The next one on duty does not know what was told: 10 may have been, but not for certain.
+    node.occupy(1, 15, 15);
+    let rest: &[&str] = &["11", "12", "13", "14", "15"];
+    assert_eq!(node.duty(&[]), (lost(&[("open:1", 1)]), edges(&[("open:1", rest)])));
+    assert_eq!(node.duty(&[("open:1", 5)]), (lost(&[]), edges(&[])));
+    for key in ["edges", "turns", "dropped"] {
+        assert!(!node.has_key(key), "{key} is left");
+    }
+}
+
+#[test]
 fn a_full_queue_drops_nothing_of_another_class_or_app() {
     let mut node = Node::start(0, &[("EDGES", 5)]);
     node.subscribed(1, "private-a", 1);

@@ -38,7 +38,10 @@ redis.call('LTRIM', G .. 'turns', (#ARGV - 4) / 2, -1)
 for i = 5, #ARGV, 2 do
   local queue, told = ARGV[i], tonumber(ARGV[i + 1])
   local key = G .. 'edges:' .. queue
-  redis.call('LTRIM', key, told, -1)
+  -- What was dropped since then was at the head, where those that were told are: they are gone already, and not lost.
+  local gone = math.min(told, tonumber(redis.call('HGET', G .. 'dropped', queue) or 0))
+  if gone > 0 then redis.call('HINCRBY', G .. 'dropped', queue, -gone) end
+  redis.call('LTRIM', key, told - gone, -1)
   if redis.call('EXISTS', key) == 1 then redis.call('RPUSH', G .. 'turns', queue) end
 end
 
@@ -60,6 +63,7 @@ share_out(waiting, CHORES, function(queue, share)
   return #chores
 end)
 
+-- Counted before the edges are read: from here on, what is dropped may have been told.
 local lost, dropped = {}, redis.call('HGETALL', G .. 'dropped')
 redis.call('DEL', G .. 'dropped')
 for i = 1, #dropped, 2 do
