@@ -67,7 +67,7 @@ impl Ready {
     /// The turn and the number of the event that is next: by turn; but where few wait nobody is in anybody's way, and they
     /// go in the order in which they came about.
     fn next(&self) -> Option<(u64, u64)> {
-        match self.first.len() <= FEW {
+        match self.events <= FEW {
             true => self.first.iter().min_by_key(|(_, id)| *id).copied(),
             false => self.first.first().copied(),
         }

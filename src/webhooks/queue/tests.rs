@@ -290,6 +290,25 @@ fn sources_take_turns_and_trusted_events_do_not_wait_behind_open_ones() {
 }
 
 #[test]
+fn one_event_does_not_wait_behind_the_many_of_few_channels() {
+    for kind in ["", "private-"] {
+        let (mut queue, now) = (queue(|rules| rules.batch_wait = Duration::ZERO), Instant::now());
+        for id in 1..=1000 {
+            queue.push(told(id, &format!("{kind}{}", id % 10), 1, "{}"), now);
+        }
+        queue.push(told(1001, &format!("{kind}other"), 2, "{}"), now);
+        // One request at a time: ten channels would fill ten requests before the other's turn could be seen.
+        let mut order = Vec::new();
+        while let Next::Send { id, .. } = queue.next(now, 0) {
+            order.push(id);
+            succeed(&mut queue, id, now);
+        }
+        assert_eq!(order[..3], [1, 1001, 2]);
+        assert_eq!(order.len(), 1001);
+    }
+}
+
+#[test]
 fn a_batch_is_open_or_trusted() {
     let (mut queue, now) = (queue(|rules| rules.batch_size = 10), Instant::now());
     for (id, subject) in [(1, "a"), (2, "private-b"), (3, "c"), (4, "presence-d")] {
