@@ -42,8 +42,6 @@ pub(super) struct Endpoint {
     metrics: AppMetrics,
     /// What the log has to say.
     pub(super) untold: Mutex<Untold>,
-    /// When the log said last that it fails.
-    complained: Mutex<Option<Instant>>,
 }
 
 /// How it went so far.
@@ -54,6 +52,15 @@ pub(super) struct History {
     pub(super) last_failure: Option<Attempt>,
     /// The log says that it fails.
     complained: bool,
+    /// When the log said so last.
+    complained_at: Option<Instant>,
+}
+
+/// What the log says of an attempt.
+#[derive(Debug, PartialEq, Eq)]
+enum Turn {
+    Fails,
+    AnswersAgain,
 }
 
 impl Endpoint {
@@ -88,7 +95,6 @@ impl Endpoint {
             changed: Notify::new(),
             metrics,
             untold: Mutex::default(),
-            complained: Mutex::default(),
         }
     }
 
@@ -196,38 +202,69 @@ impl Endpoint {
     }
 
     fn record(&self, attempt: &Attempt) {
-        let mut history = self.history.lock();
-        let is_success = attempt.is_success();
-        match is_success {
-            true => {
-                self.metrics.webhooks_delivered.inc();
-                history.delivered += 1;
-                history.last_success_ms = Some(attempt.time_ms);
-            }
-            false => {
-                self.metrics.webhooks_failed.inc();
-                history.last_failure = Some(attempt.clone());
-            }
-        }
-        let was_failing = self.queue.lock().failures_in_a_row() > 0;
+        match attempt.is_success() {
+            true => self.metrics.webhooks_delivered.inc(),
+            false => self.metrics.webhooks_failed.inc(),
+        };
+        let turn = self.history.lock().record(attempt, Instant::now());
         let (app, endpoint) = (&self.address.app, self.address.shown());
-        if is_success && std::mem::take(&mut history.complained) {
-            info!(app, endpoint, "webhook endpoint answers again");
-        }
-        // One that fails every other request is not worth two lines for each of them.
-        if !is_success && !was_failing && self.may_complain() {
-            history.complained = true;
-            warn!(app, endpoint, reason = attempt.outcome(), "webhook endpoint fails; it will be tried again");
+        match turn {
+            Some(Turn::Fails) => {
+                warn!(app, endpoint, reason = attempt.outcome(), "webhook endpoint fails; it will be tried again");
+            }
+            Some(Turn::AnswersAgain) => info!(app, endpoint, "webhook endpoint answers again"),
+            None => {}
         }
     }
+}
 
-    fn may_complain(&self) -> bool {
-        let now = Instant::now();
-        let mut complained = self.complained.lock();
-        let may = complained.is_none_or(|at| now >= at + LOG_PAUSE);
-        if may {
-            *complained = Some(now);
+impl History {
+    /// Takes note of an attempt. The log is told once of an outage, and of its end.
+    fn record(&mut self, attempt: &Attempt, now: Instant) -> Option<Turn> {
+        if attempt.is_success() {
+            self.delivered += 1;
+            self.last_success_ms = Some(attempt.time_ms);
+            return std::mem::take(&mut self.complained).then_some(Turn::AnswersAgain);
         }
-        may
+        self.last_failure = Some(attempt.clone());
+        // One that fails every other request is not worth two lines for each of them. One that goes on failing after the
+        // pause is worth a line, even if it was the first failure that fell into the pause.
+        let may_complain = self.complained_at.is_none_or(|at| now >= at + LOG_PAUSE);
+        if self.complained || !may_complain {
+            return None;
+        }
+        (self.complained, self.complained_at) = (true, Some(now));
+        Some(Turn::Fails)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outage_is_logged_once_and_one_that_begins_within_the_pause_is_logged_after_it() {
+        let (mut history, start) = (History::default(), Instant::now());
+        let mut turns = |status: u16, seconds: &[u64]| -> Vec<Option<Turn>> {
+            let at = |second: &u64| start + Duration::from_secs(*second);
+            seconds.iter().map(|second| history.record(&Attempt::answered(status), at(second))).collect()
+        };
+        assert_eq!(turns(500, &[0, 1, 60]), [Some(Turn::Fails), None, None]);
+        assert_eq!(turns(204, &[61, 62]), [Some(Turn::AnswersAgain), None]);
+        assert_eq!(turns(500, &[63]), [Some(Turn::Fails)]);
+        assert_eq!(turns(204, &[64]), [Some(Turn::AnswersAgain)]);
+        // Down again within the pause, and to stay.
+        assert_eq!(turns(500, &[65, 72, 73, 74, 100]), [None, None, Some(Turn::Fails), None, None]);
+        assert_eq!(turns(204, &[101]), [Some(Turn::AnswersAgain)]);
+    }
+
+    #[test]
+    fn an_endpoint_that_fails_every_other_request_is_worth_two_lines_in_a_pause() {
+        let (mut history, start) = (History::default(), Instant::now());
+        let turns = (0..1000).filter_map(|n| {
+            let status = if n % 2 == 0 { 500 } else { 204 };
+            history.record(&Attempt::answered(status), start + Duration::from_millis(n * 20))
+        });
+        assert_eq!(turns.count(), 2 * 2);
     }
 }
