@@ -161,7 +161,8 @@ pub struct WebhooksConfig {
     /// Bytes that may wait for one endpoint. Above it events are dropped, open ones first, and those of the source with
     /// most of them.
     pub max_pending: usize,
-    /// Bytes of events, of all endpoints, that may wait to be written to disk. Above it they are dropped in the same order.
+    /// Bytes of events, of all endpoints, that may wait to be written to disk. Above it they are dropped: those of the app
+    /// with most bytes first, and of these in the same order.
     pub max_unwritten: usize,
     /// Bytes of dead letters of one endpoint; above it the oldest is dropped.
     pub max_dead: usize,

@@ -1,6 +1,6 @@
-//! What waits to be written, within a bound in bytes. Above it, events are dropped in the order that [`super::ledger`] says,
-//! and so is what backends were told: after a restart they may hear of an end twice, or not. Everything else stays: it is
-//! about events that were written, and so bounded like these.
+//! What waits to be written, of all apps, within a bound in bytes. Above it, events are dropped in the order that
+//! [`super::ledger`] says, and so is what backends were told: after a restart they may hear of an end twice, or not.
+//! Everything else stays: it is about events that were written, and so bounded like these.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
-use super::ledger::{Entry, Ledger};
+use super::ledger::{Entry, Ledgers};
 use super::letter::{Address, DeadLetter};
 use super::queue::Event;
 use super::source::{Class, Lost, Source};
@@ -67,8 +67,8 @@ struct Pile {
     bytes: usize,
     /// Bytes that are being written.
     writing: usize,
-    /// Changes that may be dropped; they have an entry.
-    ledger: Ledger,
+    /// Changes that may be dropped, by app; they have an entry.
+    ledgers: Ledgers,
     /// What the events among them are about, by endpoint.
     topics: Topics,
     /// What backends are told, by fact: the latest word is enough.
@@ -104,7 +104,7 @@ impl Inbox {
             next: 0,
             bytes: 0,
             writing: 0,
-            ledger: Ledger::default(),
+            ledgers: Ledgers::default(),
             topics: Topics::default(),
             told: HashMap::new(),
             losses: Losses::default(),
@@ -229,7 +229,7 @@ impl Pile {
         let (id, bytes) = (self.next, change.size());
         let entry = account.map(|(class, source)| Entry { id, class, source, bytes });
         if let Some(entry) = &entry {
-            self.ledger.add(entry);
+            self.ledgers.add(change.app(), entry);
         }
         self.next += 1;
         self.bytes += bytes;
@@ -240,7 +240,7 @@ impl Pile {
         let (change, entry) = self.changes.remove(&place)?;
         self.bytes -= change.size();
         if let Some(entry) = &entry {
-            self.ledger.remove(entry);
+            self.ledgers.remove(change.app(), entry);
         }
         match &change {
             Change::Keep(to, event) => self.topics.remove(to, event, place),
@@ -253,7 +253,7 @@ impl Pile {
     /// Drops what goes first until the bound holds.
     fn shrink(&mut self) {
         while self.bytes > self.max_bytes
-            && let Some(place) = self.ledger.first_to_go()
+            && let Some(place) = self.ledgers.first_to_go()
         {
             if let Some(Change::Keep(to, event)) = self.remove(place) {
                 self.losses.dropped.entry(to).or_default().add(&event.subject);
@@ -269,6 +269,15 @@ impl Losses {
 }
 
 impl Change {
+    /// The app whose bytes it takes, if it may be dropped.
+    fn app(&self) -> &str {
+        match self {
+            Self::Keep(to, _) => &to.app,
+            Self::Tell(fact, _) => fact.split_once(' ').map_or("", |(app, _)| app),
+            _ => "",
+        }
+    }
+
     fn size(&self) -> usize {
         let text = match self {
             Self::Keep(to, event) => event.text.len() + event.subject.len() + to.url.len(),
@@ -333,7 +342,37 @@ mod tests {
         assert!(inbox.take().is_none());
         let pile = inbox.pile.lock();
         assert_eq!((pile.bytes, pile.writing), (0, 0));
-        assert!(pile.told.is_empty() && pile.topics.is_empty() && pile.ledger.first_to_go().is_none());
+        assert!(pile.told.is_empty() && pile.topics.is_empty() && pile.ledgers.first_to_go().is_none());
+    }
+
+    #[test]
+    fn a_flood_in_one_app_drops_nothing_of_another() {
+        let max_bytes = 64 * 1024;
+        let (inbox, loud, quiet) = (Inbox::new(max_bytes, 1), address("loud"), address("quiet"));
+        let told = |app: &str, subject: &str| Some((format!("{app} occupied {subject}"), true));
+        let quiet_ones = ["open", "private-a", "open-too", "presence-b"];
+        for n in 0..1000 {
+            // Trusted events, each of another client.
+            let subject = format!("private-{n}");
+            let event = News { told: told("loud", &subject), ..news(&subject, "channel_occupied", n) };
+            inbox.keep(&[&loud], event);
+            if let Some(subject) = quiet_ones.get(n as usize / 100).filter(|_| n % 100 == 0) {
+                let event = News { told: told("quiet", subject), ..news(subject, "channel_occupied", 7) };
+                inbox.keep(&[&quiet], event);
+            }
+            assert!(inbox.pile.lock().bytes <= max_bytes);
+        }
+        inbox.close();
+        let (mut written, mut dropped) = (Vec::new(), HashMap::new());
+        while let Some(work) = inbox.take() {
+            written.extend(work.changes);
+            dropped.extend(work.losses.dropped);
+        }
+        let of_quiet = written.into_iter().filter(|change| change.app() == "quiet").collect::<Vec<_>>();
+        assert_eq!(subjects(&of_quiet), quiet_ones);
+        assert_eq!(of_quiet.len(), 2 * quiet_ones.len(), "events and facts");
+        assert_eq!(dropped.keys().collect::<Vec<_>>(), [&loud]);
+        assert!(dropped[&loud].trusted > 500, "{dropped:?}");
     }
 
     #[test]

@@ -2,15 +2,28 @@
 //!
 //! Open events go before trusted ones; within a class, the source for which most bytes wait loses its oldest event. So a
 //! client that floods loses its own events, and nobody else's. Of what remains, the order does not change.
+//!
+//! Where several apps share a bound, the app for which most bytes wait loses first, whatever their class: one app's trusted
+//! events are no reason to drop another app's open ones.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use super::source::{Class, Source};
 
-/// See the module. Everything costs O(log n).
+/// The ledgers of apps that share a bound. Everything costs O(log n).
+#[derive(Debug, Default)]
+pub(super) struct Ledgers {
+    apps: HashMap<Arc<str>, Ledger>,
+    /// By bytes; the last one loses.
+    ranking: BTreeSet<(usize, Arc<str>)>,
+}
+
+/// What waits of one app, or for one endpoint. Everything costs O(log n).
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
+    bytes: usize,
     accounts: HashMap<(Class, Source), Account>,
     ids: BTreeSet<(Class, Source, u64)>,
     ranking: BTreeSet<Rank>,
@@ -35,10 +48,43 @@ struct Account {
 /// The first one loses: by class, by bytes, and of equals the one that has waited longest.
 type Rank = (Class, Reverse<usize>, u64, Source);
 
+impl Ledgers {
+    /// Something of this app waits.
+    pub(super) fn add(&mut self, app: &str, entry: &Entry) {
+        self.change(app, |ledger| ledger.add(entry));
+    }
+
+    /// It waits no longer.
+    pub(super) fn remove(&mut self, app: &str, entry: &Entry) {
+        self.change(app, |ledger| ledger.remove(entry));
+    }
+
+    /// The number of what is dropped first.
+    pub(super) fn first_to_go(&self) -> Option<u64> {
+        let (_, app) = self.ranking.last()?;
+        self.apps.get(app)?.first_to_go()
+    }
+
+    fn change(&mut self, app: &str, change: impl FnOnce(&mut Ledger)) {
+        let known = self.apps.get_key_value(app).map(|(app, _)| Arc::clone(app));
+        let app = known.unwrap_or_else(|| app.into());
+        let ledger = self.apps.entry(Arc::clone(&app)).or_default();
+        let before = ledger.bytes;
+        change(ledger);
+        let after = ledger.bytes;
+        self.ranking.remove(&(before, Arc::clone(&app)));
+        match after {
+            0 => drop(self.apps.remove(&app)),
+            _ => drop(self.ranking.insert((after, app))),
+        }
+    }
+}
+
 impl Ledger {
     /// Something waits.
     pub(super) fn add(&mut self, entry: &Entry) {
         let Entry { id, class, source, bytes } = *entry;
+        self.bytes += bytes;
         self.ids.insert((class, source, id));
         let before = self.accounts.get(&(class, source)).copied();
         let after = before.map_or(Account { bytes, oldest: id }, |before| Account {
@@ -55,6 +101,7 @@ impl Ledger {
         if !self.ids.remove(&(class, source, id)) {
             return;
         }
+        self.bytes -= bytes;
         let oldest = self.ids.range((class, source, 0)..=(class, source, u64::MAX)).next();
         let after = oldest.map(|(.., oldest)| Account { bytes: before.bytes - bytes, oldest: *oldest });
         self.replace((class, source), Some(before), after);
@@ -108,5 +155,31 @@ mod tests {
         }
         assert_eq!(order, [5, 6, 4, 7, 2, 1, 3]);
         assert!(ledger.accounts.is_empty() && ledger.ids.is_empty() && ledger.ranking.is_empty());
+        assert_eq!(ledger.bytes, 0);
+    }
+
+    #[test]
+    fn the_app_with_most_bytes_loses_first_and_its_trusted_events_before_open_ones_of_others() {
+        let mut ledgers = Ledgers::default();
+        let entries = [
+            ("quiet", entry(1, Class::Open, 1)),
+            ("quiet", entry(2, Class::Trusted, 1)),
+            // Many sources with one event each.
+            ("loud", entry(3, Class::Trusted, 2)),
+            ("loud", entry(4, Class::Trusted, 3)),
+            ("loud", entry(5, Class::Trusted, 4)),
+            ("loud", entry(6, Class::Trusted, 5)),
+            ("loud", entry(7, Class::Open, 6)),
+        ];
+        entries.iter().for_each(|(app, entry)| ledgers.add(app, entry));
+        let mut order = Vec::new();
+        while let Some(id) = ledgers.first_to_go() {
+            order.push(id);
+            let (app, entry) = entries.iter().find(|(_, entry)| entry.id == id).unwrap();
+            ledgers.remove(app, entry);
+        }
+        // Two of each are left when the first one of the quiet app goes.
+        assert_eq!((&order[..3], &order[3..]), (&[7, 3, 4][..], &[1, 5, 2, 6][..]));
+        assert!(ledgers.apps.is_empty() && ledgers.ranking.is_empty());
     }
 }
