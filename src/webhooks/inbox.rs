@@ -1,6 +1,9 @@
 //! What waits to be written, of all apps, within a bound in bytes. Above it, events are dropped in the order that
-//! [`super::ledger`] says, and so is what backends were told: after a restart they may hear of an end twice, or not.
-//! Everything else stays: it is about events that were written, and so bounded like these.
+//! [`super::ledger`] says, and so is what backends were told, and counted: after a restart they may hear of an end twice, or
+//! not. Everything else stays: it is about events that were written, and so bounded like these.
+//!
+//! An event and what the backend is told by it are written in one transaction: after a crash between two, the backend would
+//! hear of a beginning of which this server knows nothing, and never of its end.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -61,8 +64,10 @@ pub(super) struct Inbox {
 struct Pile {
     max_bytes: usize,
     /// In the order in which they came.
-    changes: BTreeMap<u64, (Change, Option<Entry>)>,
+    changes: BTreeMap<u64, Unwritten>,
     next: u64,
+    /// The unit of what is being added.
+    unit: u64,
     /// Bytes of changes, also of those that are being written.
     bytes: usize,
     /// Bytes that are being written.
@@ -81,12 +86,23 @@ struct Pile {
     closed: bool,
 }
 
+/// A change that waits.
+struct Unwritten {
+    change: Change,
+    /// How it counts, if it may be dropped.
+    entry: Option<Entry>,
+    /// Changes of the same unit follow each other: an event for each endpoint, and last what the backend is told by it.
+    unit: u64,
+}
+
 /// What became of events that will not be written, by endpoint.
 #[derive(Debug, Default)]
 pub(super) struct Losses {
     pub(super) dropped: HashMap<Address, Lost>,
     /// Those that need not be told any more.
     pub(super) collapsed: HashMap<Address, u64>,
+    /// What backends were told and will not be written, by app.
+    pub(super) facts: HashMap<String, u64>,
 }
 
 /// What the writer has to do.
@@ -102,6 +118,7 @@ impl Inbox {
             max_bytes,
             changes: BTreeMap::new(),
             next: 0,
+            unit: 0,
             bytes: 0,
             writing: 0,
             ledgers: Ledgers::default(),
@@ -120,6 +137,7 @@ impl Inbox {
     pub(super) fn keep(&self, to: &[&Address], news: News) {
         let News { subject, text, source, told } = news;
         let mut pile = self.pile.lock();
+        pile.unit = pile.next;
         // The system's clock may be set back.
         pile.last_ms = pile.last_ms.max(unix_ms());
         for address in to {
@@ -136,7 +154,7 @@ impl Inbox {
         self.filled.notify_one();
     }
 
-    /// What has come up, once there is something: all of it, or a part if that is much. `None` at the end.
+    /// What has come up, once there is something: all of it, or a part if that is much, but whole units. `None` at the end.
     pub(super) fn take(&self) -> Option<Work> {
         let mut pile = self.pile.lock();
         // What was taken before is written.
@@ -148,11 +166,12 @@ impl Inbox {
             self.filled.wait(&mut pile);
         }
         let most = pile.max_bytes / PART;
-        let mut changes = Vec::new();
-        while pile.writing < most
-            && let Some((place, _)) = pile.changes.first_key_value()
+        let (mut changes, mut unit) = (Vec::new(), None);
+        while let Some((place, next)) = pile.changes.first_key_value()
+            && (pile.writing < most || unit == Some(next.unit))
         {
             let place = *place;
+            unit = Some(next.unit);
             let Some(change) = pile.remove(place) else { break };
             pile.bytes += change.size();
             pile.writing += change.size();
@@ -164,6 +183,7 @@ impl Inbox {
     /// Adds a change.
     pub(super) fn push(&self, change: Change) {
         let mut pile = self.pile.lock();
+        pile.unit = pile.next;
         match change {
             Change::Keep(to, event) => pile.keep(&to, event),
             // Of a process before, or of an app that is gone.
@@ -193,7 +213,7 @@ impl Pile {
     fn keep(&mut self, to: &Address, event: Event) {
         let changes = &self.changes;
         let waiting = |place| match changes.get(&place) {
-            Some((Change::Keep(_, event), _)) => Some(event),
+            Some(Unwritten { change: Change::Keep(_, event), .. }) => Some(event),
             _ => None,
         };
         let effect = self.topics.effect(to, &event, waiting).at(self.bytes, self.max_bytes);
@@ -217,11 +237,21 @@ impl Pile {
     }
 
     fn tell(&mut self, fact: String, is_true: bool, class: Class, source: Source) {
-        if let Some(before) = self.told.get(&fact).copied() {
+        // The latest word is enough, unless an event waits that is written together with the earlier one.
+        if let Some(before) = self.told.get(&fact).copied()
+            && !self.follows_an_event(before)
+        {
             self.remove(before);
         }
         self.told.insert(fact.clone(), self.next);
         self.add(Change::Tell(fact, is_true), Some((class, source)));
+    }
+
+    /// Whether what is at this place comes after an event of its unit.
+    fn follows_an_event(&self, place: u64) -> bool {
+        let unit = self.changes.get(&place).map(|waiting| waiting.unit);
+        let before = self.changes.range(..place).next_back();
+        before.is_some_and(|(_, before)| Some(before.unit) == unit)
     }
 
     /// What may be dropped has a class and a source.
@@ -233,11 +263,11 @@ impl Pile {
         }
         self.next += 1;
         self.bytes += bytes;
-        self.changes.insert(id, (change, entry));
+        self.changes.insert(id, Unwritten { change, entry, unit: self.unit });
     }
 
     fn remove(&mut self, place: u64) -> Option<Change> {
-        let (change, entry) = self.changes.remove(&place)?;
+        let Unwritten { change, entry, .. } = self.changes.remove(&place)?;
         self.bytes -= change.size();
         if let Some(entry) = &entry {
             self.ledgers.remove(change.app(), entry);
@@ -250,13 +280,18 @@ impl Pile {
         Some(change)
     }
 
-    /// Drops what goes first until the bound holds.
+    /// Drops what goes first until the bound holds. What the backend is told by an event goes after it: both count for the
+    /// same source, and the event is the older one.
     fn shrink(&mut self) {
         while self.bytes > self.max_bytes
             && let Some(place) = self.ledgers.first_to_go()
         {
-            if let Some(Change::Keep(to, event)) = self.remove(place) {
-                self.losses.dropped.entry(to).or_default().add(&event.subject);
+            match self.remove(place) {
+                Some(Change::Keep(to, event)) => self.losses.dropped.entry(to).or_default().add(&event.subject),
+                Some(change @ Change::Tell(..)) => {
+                    *self.losses.facts.entry(change.app().to_owned()).or_default() += 1;
+                }
+                _ => {}
             }
         }
     }
@@ -264,7 +299,7 @@ impl Pile {
 
 impl Losses {
     fn is_empty(&self) -> bool {
-        self.dropped.is_empty() && self.collapsed.is_empty()
+        self.dropped.is_empty() && self.collapsed.is_empty() && self.facts.is_empty()
     }
 }
 
@@ -363,16 +398,19 @@ mod tests {
             assert!(inbox.pile.lock().bytes <= max_bytes);
         }
         inbox.close();
-        let (mut written, mut dropped) = (Vec::new(), HashMap::new());
+        let (mut written, mut dropped, mut facts) = (Vec::new(), HashMap::new(), HashMap::new());
         while let Some(work) = inbox.take() {
             written.extend(work.changes);
             dropped.extend(work.losses.dropped);
+            facts.extend(work.losses.facts);
         }
+        let told = written.iter().filter(|change| matches!(change, Change::Tell(..))).count() as u64;
         let of_quiet = written.into_iter().filter(|change| change.app() == "quiet").collect::<Vec<_>>();
         assert_eq!(subjects(&of_quiet), quiet_ones);
         assert_eq!(of_quiet.len(), 2 * quiet_ones.len(), "events and facts");
         assert_eq!(dropped.keys().collect::<Vec<_>>(), [&loud]);
         assert!(dropped[&loud].trusted > 500, "{dropped:?}");
+        assert_eq!(facts, HashMap::from([("loud".to_owned(), 1000 + quiet_ones.len() as u64 - told)]));
     }
 
     #[test]
@@ -383,15 +421,55 @@ mod tests {
         }
         inbox.keep(&[&one, &two], news("room", "channel_occupied", 1));
         inbox.keep(&[&one], news("room", "channel_vacated", 1));
+        inbox.close();
         let (mut changes, mut collapsed) = (Vec::new(), HashMap::new());
-        while changes.len() < 20 + 20 + 2 {
-            let work = inbox.take().unwrap();
+        while let Some(work) = inbox.take() {
             changes.extend(work.changes);
             collapsed.extend(work.losses.collapsed);
         }
+        // The other endpoint's event and what goes with it stay.
+        assert_eq!(changes.len(), 20 + 20 + 3);
         assert_eq!(subjects(&changes).last(), Some(&"room"));
         assert!(changes.iter().all(|change| !matches!(change, Change::Keep(to, _) if *to == one)));
         assert!(matches!(changes.last(), Some(Change::Tell(fact, false)) if fact.ends_with("room")));
         assert_eq!(collapsed, HashMap::from([(one, 2)]));
+    }
+
+    #[test]
+    fn an_event_is_written_together_with_what_the_backend_is_told_by_it() {
+        let (inbox, one, two) = (Inbox::new(64 * 1024, 1), address("1"), address("2"));
+        // The later word of a room does not take the earlier one away from its event.
+        for name in ["channel_vacated", "channel_occupied"] {
+            for n in 0..30 {
+                inbox.keep(&[&one, &two], news(&format!("room-{n}"), name, 1));
+            }
+        }
+        inbox.close();
+        let mut parts = 0;
+        while let Some(work) = inbox.take() {
+            parts += 1;
+            let (units, rest) = work.changes.as_chunks::<3>();
+            assert!(rest.is_empty(), "{} are missing", 3 - rest.len());
+            for unit in units {
+                let [Change::Keep(to_one, event), Change::Keep(to_two, also), Change::Tell(fact, is_true)] = unit
+                else {
+                    panic!("no unit");
+                };
+                assert_eq!((to_one, to_two, &event.text), (&one, &two, &also.text));
+                assert_eq!(*fact, format!("42 occupied {}", event.subject));
+                assert_eq!(*is_true, event.text.contains("channel_occupied"));
+            }
+        }
+        assert!(parts > 4, "{parts} parts");
+    }
+
+    #[test]
+    fn of_what_the_backend_is_told_by_no_event_the_latest_word_is_enough() {
+        let inbox = Inbox::new(64 * 1024, 1);
+        for n in 0..1000 {
+            let name = if n % 2 == 0 { "channel_occupied" } else { "channel_vacated" };
+            inbox.keep(&[], news("room", name, 1));
+        }
+        assert!(matches!(&inbox.take().unwrap().changes[..], [Change::Tell(_, false)]));
     }
 }

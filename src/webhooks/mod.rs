@@ -280,6 +280,14 @@ impl Readers for Endpoints {
         }
     }
 
+    fn facts_dropped(&self, app: &str, facts: u64) {
+        // The log has one line for all endpoints of the app: the fact is the same for all of them. An app without any, or one
+        // that is gone, has none to lose: what is left on disk of it is found, and removed, at every start.
+        if let Some(endpoint) = self.all.iter().find(|endpoint| endpoint.address.app == app) {
+            endpoint.untold.lock().facts_dropped(facts);
+        }
+    }
+
     fn store_failed(&self) {
         self.metrics.webhook_store_failed();
     }

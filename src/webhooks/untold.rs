@@ -1,4 +1,5 @@
-//! What the log has yet to say of an endpoint: how many events were lost, and how many webhooks given up.
+//! What the log has yet to say of an endpoint: how many events were lost, how many webhooks given up, and how much of what
+//! the backend was told is not on disk.
 //!
 //! Each line has the number since the one before it, and the last ones are told when the process ends: the sum is the truth.
 
@@ -24,6 +25,8 @@ pub(super) struct Untold {
     /// By reason.
     lost: BTreeMap<&'static str, Lost>,
     given_up: Option<GivenUp>,
+    /// What the app's backend was told, and will not be written.
+    facts: u64,
     told: Option<Instant>,
 }
 
@@ -57,14 +60,18 @@ impl Untold {
         self.given_up = Some(GivenUp { count, delivery_id, reason });
     }
 
+    /// What the app's backend was told will not be written.
+    pub(super) fn facts_dropped(&mut self, facts: u64) {
+        self.facts += facts;
+    }
+
     fn is_due(&self, now: Instant, last: bool) -> bool {
-        let is_empty = self.lost.is_empty() && self.given_up.is_none();
+        let is_empty = self.lost.is_empty() && self.given_up.is_none() && self.facts == 0;
         !is_empty && (last || self.told.is_none_or(|told| now >= told + PAUSE))
     }
 
-    fn take(&mut self, now: Instant) -> (BTreeMap<&'static str, Lost>, Option<GivenUp>) {
-        self.told = Some(now);
-        (std::mem::take(&mut self.lost), self.given_up.take())
+    fn take(&mut self, now: Instant) -> Self {
+        std::mem::replace(self, Self { told: Some(now), ..Self::default() })
     }
 }
 
@@ -74,7 +81,7 @@ impl Reporter {
         if self.window.is_none_or(|window| now >= window + PAUSE) {
             (self.window, self.lines) = (Some(now), 0);
         }
-        let mut rest = (Lost::default(), 0, 0);
+        let mut rest = (Lost::default(), 0, 0, 0);
         for offset in 0..endpoints.len() {
             let endpoint = &endpoints[(self.next + offset) % endpoints.len()];
             let may_speak = self.lines < LINES;
@@ -82,7 +89,7 @@ impl Reporter {
                 self.next = (self.next + offset) % endpoints.len();
                 return;
             }
-            let (lost, given_up) = {
+            let Untold { lost, given_up, facts, .. } = {
                 let mut untold = endpoint.untold.lock();
                 if !untold.is_due(now, last) {
                     continue;
@@ -92,7 +99,8 @@ impl Reporter {
             if !may_speak {
                 lost.values().for_each(|lost| rest.0.merge(*lost));
                 rest.1 += given_up.map_or(0, |given_up| given_up.count);
-                rest.2 += 1;
+                rest.2 += facts;
+                rest.3 += 1;
                 continue;
             }
             self.lines += 1;
@@ -101,14 +109,18 @@ impl Reporter {
                 let (count, Lost { trusted, open }) = (lost.count(), lost);
                 warn!(app, endpoint, count, trusted, open, why, "webhook events dropped");
             }
+            if facts > 0 {
+                let (count, why) = (facts, "webhooks.max_unwritten");
+                warn!(app, count, why, "webhook state dropped");
+            }
             if let Some(GivenUp { count, delivery_id, reason }) = given_up {
                 warn!(app, endpoint, count, delivery_id, reason, "webhooks given up; `fanfare webhooks` shows them");
             }
         }
-        if let (Lost { trusted, open }, given_up, endpoints @ 1..) = rest {
+        if let (Lost { trusted, open }, given_up, state, endpoints @ 1..) = rest {
             warn!(
                 endpoints,
-                trusted, open, given_up, "webhook events dropped and webhooks given up, of other endpoints"
+                trusted, open, given_up, state, "webhook events dropped and webhooks given up, of other endpoints"
             );
         }
     }

@@ -27,6 +27,8 @@ pub(super) trait Readers: Send + Sync + 'static {
     fn dropped(&self, to: &Address, lost: Lost, why: &'static str);
     /// Events need not be told any more.
     fn collapsed(&self, to: &Address, events: u64);
+    /// What the backend of an app was told will not be written: there is no room for it.
+    fn facts_dropped(&self, app: &str, facts: u64);
     /// A transaction failed; its events are delivered all the same, if the process lives long enough.
     fn store_failed(&self);
 }
@@ -64,6 +66,9 @@ impl Writer {
             }
             for (to, events) in losses.collapsed {
                 self.readers.collapsed(&to, events);
+            }
+            for (app, facts) in losses.facts {
+                self.readers.facts_dropped(&app, facts);
             }
             let effects = self.write(&changes).or_else(|error| {
                 self.readers.store_failed();

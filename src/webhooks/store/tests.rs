@@ -40,6 +40,8 @@ impl Readers for Told {
         *self.collapsed.lock() += events;
     }
 
+    fn facts_dropped(&self, _: &str, _: u64) {}
+
     fn store_failed(&self) {
         *self.failures.lock() += 1;
     }
