@@ -1,5 +1,6 @@
 //! One budget of memory for all request bodies that anybody can send: those of which nobody knows yet whether they are
-//! authentic. When it is full, the body that has taken longest goes: an honest one is there within milliseconds.
+//! authentic. When it is full, the body that has taken longest goes: an honest one is there within milliseconds. One that
+//! is there and waits with its request for something else goes like the others.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,6 +8,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use prometheus_client::metrics::counter::Counter;
+use tokio::select;
 use tokio::sync::Notify;
 use tracing::warn;
 
@@ -107,6 +109,18 @@ impl Reservation {
     pub async fn evicted(&self) {
         self.evicted.notified().await;
     }
+
+    /// Does something with the body that may have to wait.
+    ///
+    /// # Errors
+    /// The body had to make room first.
+    pub async fn race<T>(&self, work: impl Future<Output = T>) -> Result<T, Evicted> {
+        select! {
+            biased;
+            () = self.evicted() => Err(Evicted),
+            result = work => Ok(result),
+        }
+    }
 }
 
 impl Bodies {
@@ -150,6 +164,8 @@ mod tests {
         assert_eq!((second.grow(31), budget.bytes()), (Err(Evicted), 30));
         assert_eq!((empty.grow(71), budget.bytes()), (Err(Evicted), 30));
         assert_eq!(budget.0.refused.get(), 3);
+        assert_eq!(empty.race(async {}).now_or_never(), Some(Err(Evicted)));
+        assert_eq!(third.race(async {}).now_or_never(), Some(Ok(())));
         drop((empty, first, second, third));
         assert_eq!((budget.bytes(), budget.0.bodies.lock().by_number.len()), (0, 0));
     }

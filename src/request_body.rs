@@ -49,29 +49,73 @@ pub struct BodyRules<'a> {
 #[derive(Debug)]
 pub enum RequestBody<'a> {
     /// It was read, or could not be.
-    Read(Result<&'a [u8], BodyError>),
+    Read(Result<Content<'a>, BodyError>),
     /// So many bytes of it are announced, and somebody else is going to read them.
     Length(usize),
     /// It is still to be read.
     Coming(Incoming),
 }
 
-/// A body that was read.
+/// A body that was read, with its part of the budget.
 #[derive(Debug)]
-pub enum Content<'a> {
-    /// In the buffer of its connection.
+pub struct Content<'a> {
+    bytes: Text<'a>,
+    /// `None` if it came along with the head, or nobody else has to make room for it any more.
+    reservation: Option<Reservation>,
+}
+
+#[derive(Debug)]
+enum Text<'a> {
+    /// In the buffer of the connection.
     Borrowed(&'a [u8]),
-    /// Read from hyper, with its part of the budget.
-    Owned(Bytes, Option<Reservation>),
+    Owned(Bytes),
+}
+
+impl<'a> Content<'a> {
+    /// A body in the buffer of its connection.
+    pub fn borrowed(bytes: &'a [u8], reservation: Option<Reservation>) -> Self {
+        Self { bytes: Text::Borrowed(bytes), reservation }
+    }
+
+    /// A body in memory of its own.
+    pub fn owned(bytes: Bytes, reservation: Option<Reservation>) -> Self {
+        Self { bytes: Text::Owned(bytes), reservation }
+    }
+
+    /// Gives its part of the budget back: the body is authentic.
+    pub fn verified(&mut self) {
+        self.reservation = None;
+    }
+
+    /// For whoever has to wait with the body or with what was made of it: the bytes, and their part of the budget. The wait
+    /// must end when the budget asks for that: see [`Reservation::race`].
+    ///
+    /// # Errors
+    /// The body has to make room.
+    pub fn hold(self, budget: &BodyBudget) -> Result<(Bytes, Reservation), Evicted> {
+        let bytes = match self.bytes {
+            Text::Borrowed(bytes) => Bytes::copy_from_slice(bytes),
+            Text::Owned(bytes) => bytes,
+        };
+        let reservation = match self.reservation {
+            Some(reservation) => reservation,
+            None => {
+                let reservation = budget.reserve();
+                reservation.grow(bytes.len())?;
+                reservation
+            }
+        };
+        Ok((bytes, reservation))
+    }
 }
 
 impl Deref for Content<'_> {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        match self {
-            Self::Borrowed(bytes) => bytes,
-            Self::Owned(bytes, _) => bytes,
+        match &self.bytes {
+            Text::Borrowed(bytes) => bytes,
+            Text::Owned(bytes) => bytes,
         }
     }
 }
@@ -94,7 +138,7 @@ impl<'a> RequestBody<'a> {
     pub async fn read(self, limit: usize, rules: BodyRules<'_>) -> Result<Content<'a>, BodyError> {
         match self {
             Self::Read(Ok(bytes)) if bytes.len() > limit => Err(BodyError::TooLarge),
-            Self::Read(result) => result.map(Content::Borrowed),
+            Self::Read(result) => result,
             Self::Length(_) => Err(BodyError::Incomplete),
             Self::Coming(body) => read_body(body, limit, rules).await,
         }
@@ -130,7 +174,7 @@ pub async fn read_body(mut body: Incoming, limit: usize, rules: BodyRules<'_>) -
         },
     };
     match result.unwrap_or(Err(BodyError::Timeout)) {
-        Ok(bytes) => Ok(Content::Owned(bytes.into(), reservation)),
+        Ok(bytes) => Ok(Content::owned(bytes.into(), reservation)),
         Err(BodyError::TooLarge) => {
             discard(body, rules);
             Err(BodyError::TooLarge)

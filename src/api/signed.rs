@@ -49,13 +49,15 @@ impl<'a> Signed<'a> {
             }
         };
         let body = body.read(limit, rules).await;
-        let body = body.map_err(|error| match error {
+        let mut body = body.map_err(|error| match error {
             BodyError::TooLarge => ApiError::BodyTooLarge(limit),
             BodyError::Incomplete => ApiError::BodyIncomplete,
             BodyError::Crowded => ApiError::BodyCrowded,
             BodyError::Timeout => ApiError::BodyTimeout,
         })?;
         auth::verify_body(&query, &body)?;
+        // Whatever the request waits for from here on, others do not pay for it.
+        body.verified();
         let now = Instant::now();
         if let Some(network) = call.from {
             context.sockets.trust(network, now);

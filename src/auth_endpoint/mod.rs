@@ -22,10 +22,10 @@ use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 
 use crate::authorizers::{Authorizer, Authorizers};
-use crate::body_budget::BodyBudget;
+use crate::body_budget::{BodyBudget, Reservation};
 use crate::config::AppConfig;
 use crate::node::{Node, Tenant};
-use crate::request_body::{BodyRules, Content, read_body};
+use crate::request_body::{BodyError, BodyRules, read_body};
 use crate::response::{JAVASCRIPT, JSON, NOSNIFF, TEXT, respond};
 use crate::shutdown::Shutdown;
 
@@ -82,8 +82,13 @@ pub async fn handle(
         }
         Method::POST => {
             let (access, answer) = match read_fields(context, &head, body, query).await {
-                // The body keeps its part of the budget until the answer is there.
-                Ok((fields, _body)) => answer(context, peer, &head.headers, fields, endpoint, None).await,
+                Ok((fields, reservation)) => {
+                    let answer = answer(context, peer, &head.headers, fields, endpoint, None);
+                    let crowded = |evicted| {
+                        (access, Err(refused(context, None, peer, "request", BodyError::from(evicted).into())))
+                    };
+                    reservation.race(answer).await.unwrap_or_else(crowded)
+                }
                 Err(refusal) => (access, Err(refused(context, None, peer, "request", refusal))),
             };
             let mut response = plain(answer);
@@ -141,15 +146,16 @@ impl Context {
     }
 }
 
-/// The fields of query and body together, and the body.
+/// The fields of query and body together. They are about as large as the body, and take its part of the budget.
 async fn read_fields(
     context: &Context,
     head: &Parts,
     body: Incoming,
     query: Fields,
-) -> Result<(Fields, Content<'static>), Refusal> {
+) -> Result<(Fields, Reservation), Refusal> {
     let rules = BodyRules { deadline: context.request_timeout, budget: &context.bodies, shutdown: &context.shutdown };
     let body = read_body(body, MAX_BODY, rules).await?;
+    let (body, reservation) = body.hold(&context.bodies).map_err(BodyError::from)?;
     let text = String::from_utf8_lossy(&body);
     let kind = head.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     let fields = match kind.trim().to_ascii_lowercase().starts_with("application/json") {
@@ -157,7 +163,7 @@ async fn read_fields(
         false => Fields::of_form(&text),
     };
     let fields = query.and(fields);
-    Ok((fields, body))
+    Ok((fields, reservation))
 }
 
 fn callback(query: &Fields) -> Result<Callback, Malformed> {

@@ -26,7 +26,7 @@ use crate::api::ApiResponse;
 use crate::body_budget::Reservation;
 use crate::fallback::HangUp;
 use crate::open_sockets::HttpConnection;
-use crate::request_body::{BodyError, RequestBody};
+use crate::request_body::{BodyError, Content, RequestBody};
 use crate::response::{Answer, Body, Date};
 use crate::shutdown::Shutdown;
 use crate::socket::{PeerAddress, Socket};
@@ -118,7 +118,6 @@ pub(super) async fn drive(
                 let is_api = matches!(route, Route::Api);
                 let total = head.length + head.body;
                 let mut body = Ok(());
-                // Holds the body's part of the budget until it is answered.
                 let mut reservation = None;
                 if buffer.len() < total {
                     if is_api && let Some(answer) = router.refuse_by_head(&head) {
@@ -136,39 +135,51 @@ pub(super) async fn drive(
                     head = Head::read(&buffer).expect("nothing but the body has changed");
                 }
                 connection.works();
-                let content = body.map(|()| &buffer[head.length..total]);
-                let broken = content.is_err();
-                let body = RequestBody::Read(content);
-                let mut meanwhile = Vec::new();
+                let broken = body.is_err();
+                // What comes behind this request.
+                let mut later = Vec::new();
                 let (answer, close) = if is_api {
-                    let answer = match router.call(address, &head, body).await {
+                    let content = body.map(|()| Content::borrowed(&buffer[head.length..total], reservation));
+                    let answer = match router.call(address, &head, RequestBody::Read(content)).await {
                         ApiResponse::Whole(answer) => answer,
                         ApiResponse::Streamed(answer) => {
                             return Exit::Upgraded(Box::pin(stream(socket, *answer, HangUp::new(), patience)));
                         }
                     };
                     let close = broken || head.close || shutdown.is_requested();
+                    buffer.drain(..total.min(buffer.len()));
                     (encode(&answer, close), close)
                 } else {
+                    // Nothing but the head is kept for as long as a poll is held.
+                    let length = head.length;
+                    let content = body.map(|()| {
+                        later = buffer.split_off(total);
+                        Content::owned(buffer.split_off(length).into(), reservation)
+                    });
+                    buffer.truncate(length);
+                    buffer.shrink_to(CHUNK);
+                    let head = Head::read(&buffer).expect("nothing but the body is gone");
+                    let body = RequestBody::Read(content);
                     let peer = Peer { address: PeerAddress::Direct(address), secure: socket.is_tls(), place: None };
                     let hang_up = HangUp::new();
                     // Boxed: connections that never ask for this need not have room for it.
                     let answer = Box::pin(router.fall_back(peer, &head, body, &hang_up));
-                    let Some(answer) = watch(&mut socket, &mut meanwhile, answer).await else { return Exit::Closed };
+                    let Some(answer) = watch(&mut socket, &mut later, answer).await else { return Exit::Closed };
                     let Some(length) = answer.body().size_hint().exact() else {
                         return Exit::Upgraded(Box::pin(stream(socket, answer, hang_up, patience)));
                     };
                     let close = broken || head.close || shutdown.is_requested();
                     let Some(answer) = encode_whole(answer, length, close, patience).await else { break 'requests };
+                    buffer.clear();
                     (answer, close)
                 };
+                // A client that does not read its answer, or says no more, has no body waiting with it.
+                buffer.append(&mut later);
+                buffer.shrink_to(CHUNK);
                 let sent = send(&mut socket, &answer, patience).await;
                 if close || !sent {
                     break 'requests;
                 }
-                buffer.drain(..total);
-                buffer.append(&mut meanwhile);
-                drop(reservation);
                 let now = Instant::now();
                 connection.waits(now.into_std());
                 deadline = now + patience;

@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
+use fanfare::config::ForwardConfig;
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::json;
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::support::{Call, Client, DEADLINE, Http, Item, KEY, Opcode, TestServer, Wire, head, masked, within};
+use crate::support::{
+    Answer, Ask, Call, Client, DEADLINE, Http, Item, KEY, Opcode, TestServer, Web, Wire, head, masked, within,
+};
 
 /// The head of a POST request with a body of this length.
 fn post(target: &str, length: usize) -> Vec<u8> {
@@ -232,6 +235,39 @@ async fn bodies_that_take_long_make_room_for_others() {
     let response = http.send(body.as_bytes()).await;
     assert_eq!(response.status, 200, "{}", response.body);
     server.api().await.trigger("room", "greet", &"x".repeat(9000)).await;
+    drop(unfinished);
+}
+
+/// Begins as many bodies as fit into a budget of 1 MiB, and more. They last as long as this.
+async fn crowd(server: &TestServer) -> Vec<Http> {
+    let mut unfinished = Vec::new();
+    for _ in 0..30 {
+        let mut http = server.http().await;
+        http.wire.write(&post("/pusher/auth", 60_001)).await;
+        http.wire.write(&vec![b'x'; 60_000]).await;
+        unfinished.push(http);
+    }
+    unfinished
+}
+
+#[tokio::test]
+async fn a_question_that_waits_for_the_backend_makes_room_for_the_bodies_of_others() {
+    let web = Web::start(|_| Answer(403, String::new())).await;
+    web.hold(true);
+    let mut forward = ForwardConfig::new(web.url.clone());
+    forward.user_url = web.url.clone();
+    let server = TestServer::with(|config| {
+        config.server.body_memory = 1024 * 1024;
+        config.apps[0].auth.forward = Some(forward);
+    })
+    .await;
+    let mut http = server.http().await;
+    http.wire.write(&Ask::channel("1.2", "private-a").field("x", &"y".repeat(50_000)).bytes()).await;
+    web.expect_seen(1).await;
+    let unfinished = crowd(&server).await;
+    let response = http.response().await;
+    assert_eq!(response.status, 503, "{}", response.body);
+    assert!(response.body.contains("server.body_memory"), "{}", response.body);
     drop(unfinished);
 }
 
