@@ -77,11 +77,24 @@ impl Reservation {
     /// # Errors
     /// This one had to.
     pub fn grow(&self, bytes: usize) -> Result<(), Evicted> {
+        self.change(|taken| taken + bytes)
+    }
+
+    /// Takes so many bytes instead of those that it has taken, for what was made of the body.
+    ///
+    /// # Errors
+    /// As for [`Reservation::grow`].
+    pub fn resize(&self, bytes: usize) -> Result<(), Evicted> {
+        self.change(|_| bytes)
+    }
+
+    fn change(&self, bytes: impl FnOnce(usize) -> usize) -> Result<(), Evicted> {
         let shared = &self.budget.0;
         let mut bodies = shared.bodies.lock();
         let own = bodies.by_number.get_mut(&self.number).ok_or(Evicted)?;
-        own.bytes += bytes;
-        bodies.bytes += bytes;
+        let (before, after) = (own.bytes, bytes(own.bytes));
+        own.bytes = after;
+        bodies.bytes = bodies.bytes - before + after;
         let mut evicted = 0;
         while bodies.bytes > shared.limit {
             // One without bytes makes no room.
@@ -164,8 +177,9 @@ mod tests {
         assert_eq!((second.grow(31), budget.bytes()), (Err(Evicted), 30));
         assert_eq!((empty.grow(71), budget.bytes()), (Err(Evicted), 30));
         assert_eq!(budget.0.refused.get(), 3);
-        assert_eq!(empty.race(async {}).now_or_never(), Some(Err(Evicted)));
-        assert_eq!(third.race(async {}).now_or_never(), Some(Ok(())));
+        assert_eq!((third.resize(10), budget.bytes()), (Ok(()), 10));
+        assert_eq!((third.resize(101), budget.bytes()), (Err(Evicted), 0));
+        assert_eq!(third.race(async {}).now_or_never(), Some(Err(Evicted)));
         drop((empty, first, second, third));
         assert_eq!((budget.bytes(), budget.0.bodies.lock().by_number.len()), (0, 0));
     }

@@ -36,6 +36,11 @@ impl RateLimit {
         Self::of(60 * SECOND, rate, rate)
     }
 
+    /// How long it takes until so many more actions are free.
+    pub fn time_for(&self, actions: usize) -> Duration {
+        Duration::from_nanos(self.cost.saturating_mul(actions as u64))
+    }
+
     fn of(period: u64, rate: u32, burst: u32) -> Self {
         let cost = period.checked_div(rate.into()).unwrap_or_default();
         Self { cost, burst: cost.saturating_mul(burst.into()) }

@@ -171,6 +171,11 @@ impl Session {
         })
     }
 
+    /// How long a client that has sent enough has to wait until it may send so many more messages.
+    pub fn time_for(&self, messages: usize) -> Duration {
+        self.client.tenant.app.rates().messages.time_for(messages)
+    }
+
     /// Handles one text message. Whatever it causes is in outboxes when this returns. After the end nothing is handled.
     pub fn handle(&mut self, text: &str) {
         if self.client.outbox.is_closed() {

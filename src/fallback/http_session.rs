@@ -5,6 +5,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use crate::apps::Seat;
@@ -20,12 +21,6 @@ const SOCKJS_GRACE: Duration = Duration::from_secs(5);
 
 /// How long a SockJS client may take to say which app it wants (§7.6).
 pub(super) const PATH_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Bytes of messages that wait until a SockJS client is admitted.
-const MAX_EARLY: usize = 1024 * 1024;
-
-/// Bytes that each of them takes besides its text, about.
-const OVERHEAD: usize = 32;
 
 /// Messages that are handled before everybody else has a turn.
 const TURN: usize = 64;
@@ -89,13 +84,17 @@ struct Attached {
 enum Stage {
     /// A SockJS client has yet to say which app it wants.
     Expecting { until: Instant },
-    /// It has, and is being admitted. What else it says waits for that.
-    Opening { until: Instant, early: Vec<String> },
+    /// It has, and is being admitted. Requests with what else it says wait for that.
+    Opening { until: Instant, admission: Admission },
     /// A client like all others.
     Open(Box<Session>),
     /// It is over. What waited, if it is still to be read, and what whoever asks hears.
     Closed { last: Vec<Frame>, farewell: Vec<Vec<u8>>, at: Instant },
 }
+
+/// Tells those who wait for it when it is over, however it ends.
+#[derive(Debug)]
+struct Admission(CancellationToken);
 
 /// What a receiver gets.
 #[derive(Debug, Default)]
@@ -107,16 +106,20 @@ pub(super) struct Packets {
 }
 
 /// What becomes of messages from a client.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Heard {
     /// They were handled.
     All,
     /// So many were handled. The others have to wait until then, if the client has said too much, or for their turn.
     Part(usize, Option<Instant>),
+    /// The client has said too much, and so many would have to wait too long.
+    TooFast(usize),
     /// There is nobody any more who could.
     Gone,
-    /// This is the first one of a SockJS client, which says what it wants. The others wait.
-    Wish(String),
+    /// The first one of a SockJS client says what it wants. The others come after that.
+    Wish,
+    /// They have to wait until this SockJS client is admitted.
+    Opening(CancellationToken),
 }
 
 /// There is a receiver already, and SockJS does not want to have two.
@@ -271,8 +274,8 @@ impl HttpSession {
         state.wake();
     }
 
-    /// Handles what the client sends, in this order.
-    pub(super) fn hear(&self, messages: &[String]) -> Heard {
+    /// Handles what the client sends, in this order, as far as it can be handled by `give_up`.
+    pub(super) fn hear(&self, messages: &[String], give_up: Instant) -> Heard {
         let mut state = self.state.lock();
         match &mut state.stage {
             Stage::Open(session) if session.outbox().is_closed() => Heard::Gone,
@@ -284,27 +287,23 @@ impl HttpSession {
                         return Heard::Part(index, None);
                     }
                     session.handle(message);
-                    if let Some(until) = session.charge(now) {
-                        return Heard::Part(index + 1, Some(until));
+                    let left = messages.len() - index - 1;
+                    if let Some(until) = session.charge(now)
+                        && left > 0
+                    {
+                        let in_time = until + session.time_for(left - 1) <= give_up;
+                        return if in_time { Heard::Part(index + 1, Some(until)) } else { Heard::TooFast(left) };
                     }
                 }
                 Heard::All
             }
-            Stage::Expecting { until } => match messages.split_first() {
-                Some((wish, early)) => {
-                    state.stage = Stage::Opening { until: *until, early: early.to_vec() };
-                    Heard::Wish(wish.clone())
-                }
-                None => Heard::All,
-            },
-            Stage::Opening { early, .. } => {
-                let bytes: usize = early.iter().chain(messages).map(|message| message.len() + OVERHEAD).sum();
-                if bytes > MAX_EARLY {
-                    return Heard::Gone;
-                }
-                early.extend_from_slice(messages);
-                Heard::All
+            Stage::Expecting { .. } | Stage::Opening { .. } if messages.is_empty() => Heard::All,
+            Stage::Expecting { until } => {
+                let admission = Admission(CancellationToken::new());
+                state.stage = Stage::Opening { until: *until, admission };
+                Heard::Wish
             }
+            Stage::Opening { admission, .. } => Heard::Opening(admission.0.clone()),
             Stage::Closed { .. } => Heard::Gone,
         }
     }
@@ -312,13 +311,11 @@ impl HttpSession {
     /// A SockJS client is admitted, or not.
     pub(super) fn admit(&self, verdict: Result<Session, (CloseReason, Option<u32>)>) {
         let mut state = self.state.lock();
-        let Stage::Opening { early, .. } = &mut state.stage else { return };
-        let early = std::mem::take(early);
+        if !matches!(state.stage, Stage::Opening { .. }) {
+            return;
+        }
         state.stage = match verdict {
-            Ok(mut session) => {
-                early.iter().for_each(|message| session.handle(message));
-                Stage::Open(Box::new(session))
-            }
+            Ok(session) => Stage::Open(Box::new(session)),
             Err((reason, version)) => Stage::closed(&reason, version),
         };
         state.wake();
@@ -403,6 +400,12 @@ impl HttpSession {
 
     fn grace(&self) -> Duration {
         if self.id.is_pusher() { self.rules.grace } else { SOCKJS_GRACE }
+    }
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        self.0.cancel();
     }
 }
 

@@ -44,7 +44,7 @@ use crate::config::FallbacksConfig;
 use crate::node::{Handshake, Node, Refusal};
 use crate::open_sockets::Place;
 use crate::protocol::CloseReason;
-use crate::request_body::{BodyRules, RequestBody};
+use crate::request_body::{BodyError, BodyRules, RequestBody};
 use crate::response::{Body, TEXT, any_body, empty, whole};
 use crate::session::{Session, time_to_leave};
 use crate::shutdown::Shutdown;
@@ -264,7 +264,8 @@ impl Fallbacks {
         let call = Call { fallbacks: self, peer, asked, id };
         match action {
             Ok(Action::Receive(transport)) => call.receive(transport).await,
-            Ok(Action::Send(form)) => call.send(form, body).await,
+            // Boxed: a poll that is held would keep room for it.
+            Ok(Action::Send(form)) => Box::pin(call.send(form, body)).await,
             Err(reason) => whole(StatusCode::INTERNAL_SERVER_ERROR, TEXT, reason),
         }
     }
@@ -400,56 +401,71 @@ impl Call<'_> {
 
     /// Takes in what a client sends.
     async fn send(self, form: Form, body: RequestBody<'_>) -> Response<Body> {
+        self.take_in(form, body).await.unwrap_or_else(sending::unreadable)
+    }
+
+    async fn take_in(self, form: Form, body: RequestBody<'_>) -> Result<Response<Body>, BodyError> {
         let fallbacks = self.fallbacks;
         let session = fallbacks.registry.get(&self.id);
         let limit = match self.id.key().map(|key| fallbacks.node.tenants().by_key(key)) {
-            Some(None) => return unknown_session(),
+            Some(None) => return Ok(unknown_session()),
             Some(Some(tenant)) => tenant.app.config().limits.http_body,
             None => fallbacks.max_body,
         };
         if session.is_none() && self.others().is_none() {
-            return unknown_session();
+            return Ok(unknown_session());
         }
         if session.as_ref().is_some_and(|session| !session.allows(self.asked.origin)) {
-            return forbidden();
+            return Ok(forbidden());
         }
         let rules =
             BodyRules { deadline: fallbacks.limits.message, budget: &fallbacks.bodies, shutdown: &fallbacks.shutdown };
-        let body = match body.read(limit, rules).await {
-            Ok(body) => body,
-            Err(error) => return sending::unreadable(error),
-        };
+        let (body, reservation) = body.read(limit, rules).await?.hold(&fallbacks.bodies)?;
         let Some(session) = session else {
-            let elsewhere = Box::pin(self.elsewhere(Bytes::copy_from_slice(&body), false));
-            return elsewhere.await.unwrap_or_else(unknown_session);
+            let elsewhere = reservation.race(self.elsewhere(body, false)).await?;
+            return Ok(elsewhere.unwrap_or_else(unknown_session));
         };
         let messages = match form.parse(&body) {
             Ok(messages) => messages,
-            Err(reason) => return whole(StatusCode::INTERNAL_SERVER_ERROR, TEXT, reason),
+            Err(unusable) => return Ok(unusable.response()),
         };
-        let limit = session.message_limit();
-        let too_large = limit.is_some_and(|limit| messages.iter().any(|message| message.len() > limit));
-        let give_up = Instant::now() + fallbacks.limits.message;
-        let mut rest = &messages[..];
+        drop(body);
+        reservation.resize(sending::memory(&messages))?;
+        Ok(reservation.race(self.hear(&session, form, &messages)).await?)
+    }
+
+    /// Has a session handle messages, as fast as it may.
+    async fn hear(&self, session: &HttpSession, form: Form, messages: &[String]) -> Response<Body> {
+        let give_up = Instant::now() + self.fallbacks.limits.message;
+        let (mut rest, mut early) = (messages, false);
         loop {
-            match session.hear(rest) {
-                Heard::All if too_large => return whole(StatusCode::PAYLOAD_TOO_LARGE, TEXT, "Message too large\n"),
-                Heard::All => return form.thanks(),
-                Heard::Gone => return unknown_session(),
-                Heard::Wish(message) => {
-                    Box::pin(self.admit(&session, &message)).await;
-                    return form.thanks();
-                }
+            match session.hear(rest, give_up.into_std()) {
+                Heard::All => break,
                 Heard::Part(count, until) => {
                     rest = &rest[count..];
-                    match until.map(Instant::from_std) {
-                        _ if rest.is_empty() => {}
-                        Some(until) if until > give_up => return self.too_fast(rest.len()),
-                        Some(until) => sleep_until(until).await,
+                    match until {
+                        Some(until) => sleep_until(Instant::from_std(until)).await,
                         None => yield_now().await,
                     }
                 }
+                Heard::TooFast(left) => return self.too_fast(left),
+                // Whoever receives learns why the client was not admitted.
+                Heard::Gone if early => return form.thanks(),
+                Heard::Gone => return unknown_session(),
+                Heard::Wish => {
+                    self.admit(session, &rest[0]).await;
+                    (rest, early) = (&rest[1..], true);
+                }
+                Heard::Opening(admission) => {
+                    admission.cancelled().await;
+                    early = true;
+                }
             }
+        }
+        let limit = session.message_limit();
+        match limit.is_some_and(|limit| messages.iter().any(|message| message.len() > limit)) {
+            true => whole(StatusCode::PAYLOAD_TOO_LARGE, TEXT, "Message too large\n"),
+            false => form.thanks(),
         }
     }
 

@@ -1,11 +1,20 @@
 //! What clients send: bodies, and what is in them.
 
+use std::fmt;
+
 use hyper::{Response, StatusCode};
-use serde::Deserialize;
+use serde::de::{IgnoredAny, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use crate::auth::form_pairs;
 use crate::request_body::BodyError;
 use crate::response::{Body, TEXT, whole};
+
+/// Messages in one body. pusher-js sends one; SockJS clients send all that has come up since their last request.
+pub(super) const MAX_MESSAGES: usize = 10_000;
+
+/// Bytes that a message takes besides its text, about.
+const OVERHEAD: usize = size_of::<String>() + 16;
 
 /// How messages stand in a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +24,18 @@ pub(super) enum Form {
     /// That, in the field `d` of a form or alone.
     Field,
 }
+
+/// Why a body has no messages that could be handled.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Unusable {
+    /// It makes no sense. What SockJS says to that.
+    Broken(&'static str),
+    /// It has more than [`MAX_MESSAGES`].
+    TooMany,
+}
+
+/// An array of messages; `None` if they are too many, of which no more are kept.
+struct Messages(Option<Vec<String>>);
 
 /// The first message of a SockJS client.
 #[derive(Deserialize)]
@@ -26,12 +47,15 @@ impl Form {
     /// The messages in a body.
     ///
     /// # Errors
-    /// What SockJS says to bodies that have none.
-    pub(super) fn parse(self, body: &[u8]) -> Result<Vec<String>, &'static str> {
-        let text = std::str::from_utf8(body).map_err(|_| "Broken JSON encoding.")?;
+    /// See [`Unusable`].
+    pub(super) fn parse(self, body: &[u8]) -> Result<Vec<String>, Unusable> {
+        const BROKEN: Unusable = Unusable::Broken("Broken JSON encoding.");
+        let text = std::str::from_utf8(body).map_err(|_| BROKEN)?;
         let field = match self {
             Self::Field if !text.starts_with('[') => {
-                form_pairs(text, true).into_iter().find(|(name, _)| name == "d").map(|(_, value)| value)
+                // One by one: a form may have very many that nobody asks for.
+                let mut pairs = text.split('&').flat_map(|pair| form_pairs(pair, true));
+                pairs.find(|(name, _)| name == "d").map(|(_, value)| value)
             }
             _ => None,
         };
@@ -40,9 +64,10 @@ impl Form {
             _ => text,
         };
         if text.is_empty() {
-            return Err("Payload expected.");
+            return Err(Unusable::Broken("Payload expected."));
         }
-        serde_json::from_str(text).map_err(|_| "Broken JSON encoding.")
+        let Messages(messages) = serde_json::from_str(text).map_err(|_| BROKEN)?;
+        messages.ok_or(Unusable::TooMany)
     }
 
     /// The answer to messages that were taken.
@@ -52,6 +77,52 @@ impl Form {
             Self::Field => whole(StatusCode::OK, "text/plain; charset=UTF-8", "ok"),
         }
     }
+}
+
+impl Unusable {
+    /// The answer to such a body.
+    pub(super) fn response(&self) -> Response<Body> {
+        match self {
+            Self::Broken(reason) => whole(StatusCode::INTERNAL_SERVER_ERROR, TEXT, *reason),
+            Self::TooMany => {
+                let text = format!("More than {MAX_MESSAGES} messages in one body\n");
+                whole(StatusCode::PAYLOAD_TOO_LARGE, TEXT, text)
+            }
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Messages {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reader;
+
+        impl<'de> Visitor<'de> for Reader {
+            type Value = Messages;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an array of strings")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<Messages, A::Error> {
+                let mut messages = Vec::new();
+                while let Some(message) = array.next_element()? {
+                    if messages.len() == MAX_MESSAGES {
+                        while array.next_element::<IgnoredAny>()?.is_some() {}
+                        return Ok(Messages(None));
+                    }
+                    messages.push(message);
+                }
+                Ok(Messages(Some(messages)))
+            }
+        }
+
+        deserializer.deserialize_seq(Reader)
+    }
+}
+
+/// Bytes that messages take.
+pub(super) fn memory(messages: &[String]) -> usize {
+    messages.iter().map(|message| message.capacity() + OVERHEAD).sum()
 }
 
 /// The answer to a body that could not be read.
@@ -99,9 +170,21 @@ mod tests {
         ];
         for (form, body, expected) in table {
             let expected = expected.map(|messages| messages.iter().map(ToString::to_string).collect::<Vec<_>>());
+            let expected = expected.map_err(Unusable::Broken);
             assert_eq!(form.parse(body.as_bytes()), expected, "{body}");
         }
-        assert_eq!(Form::Json.parse(b"[\"\xff\"]"), Err("Broken JSON encoding."));
+        assert_eq!(Form::Json.parse(b"[\"\xff\"]"), Err(Unusable::Broken("Broken JSON encoding.")));
+    }
+
+    #[test]
+    fn a_body_has_no_more_messages_than_it_may() {
+        let body = |messages| format!("[{}]", vec!["\"\""; messages].join(","));
+        assert_eq!(Form::Json.parse(body(MAX_MESSAGES).as_bytes()).map(|messages| messages.len()), Ok(MAX_MESSAGES));
+        for form in [Form::Json, Form::Field] {
+            assert_eq!(form.parse(body(MAX_MESSAGES + 2).as_bytes()), Err(Unusable::TooMany));
+        }
+        let broken = body(MAX_MESSAGES + 2).replace(']', "");
+        assert_eq!(Form::Json.parse(broken.as_bytes()), Err(Unusable::Broken("Broken JSON encoding.")));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use hyper::Request;
 use tokio::task::JoinSet;
 
-use crate::it::{APP_ID, Call, HttpSession, KEY, Wire, unix_now};
+use crate::it::{APP_ID, Call, HttpSession, KEY, Wire, array, unix_now};
 use crate::support::{Http2, MIB, Server, Siege, Unfinished, siege};
 
 /// How long the bodies may take to arrive, and what has arrived is kept.
@@ -189,4 +189,34 @@ async fn bodies_of_http_transports_share_that_budget() {
     within_the_budget(&over_http2(&server, &send(&session.path)).await, 3);
     within_the_budget(&over_http1(&server, 200, &send(&session.path)).await, 200);
     within_the_budget(&over_http1(&server, 200, &send("/pusher/000/nobody-has-this-session")).await, 200);
+}
+
+#[tokio::test]
+async fn messages_that_wait_for_their_turn_share_that_budget() {
+    const SENDS: usize = 300;
+    let server = Server::with(&[
+        "server.body_memory=8MiB",
+        "apps.0.limits.messages_per_second=1000",
+        "apps.0.limits.message_burst=1",
+    ])
+    .await;
+    // Many times as large in memory as in the body.
+    let body = array(&vec![serde_json::json!(0); 9000]);
+    let mut sends = Vec::new();
+    for _ in 0..SENDS {
+        let session = HttpSession::of_pusher(server.addr);
+        session.poll().await;
+        sends.push(session.request("POST", "xhr_send", body.as_bytes()));
+    }
+    let siege = siege(&server, async {
+        let mut wires = Vec::new();
+        for send in sends {
+            let mut wire = Wire::connect(server.addr).await;
+            wire.write(&send).await;
+            wires.push(wire);
+        }
+        tokio::time::sleep(ATTACK).await;
+    })
+    .await;
+    siege.cost_at_most(5 * 8 * MIB + SENDS as u64 * 48 * 1024);
 }

@@ -251,6 +251,32 @@ async fn crowd(server: &TestServer) -> Vec<Http> {
 }
 
 #[tokio::test]
+async fn messages_that_wait_for_their_turn_make_room_for_the_bodies_of_others() {
+    let server = TestServer::with(|config| {
+        config.server.body_memory = 1024 * 1024;
+        config.apps[0].auth.dev = true;
+        config.apps[0].limits.messages_per_second = 1;
+        config.apps[0].limits.client_events_per_second = 1;
+        config.apps[0].limits.message_burst = 1;
+    })
+    .await;
+    // On the fast path, and on that through hyper.
+    for length in [4000, 16_000] {
+        let mut client = server.fallback().connect_streaming().await;
+        let message = json!({ "event": "pusher:ping", "data": "x".repeat(length) }).to_string();
+        let body = serde_json::to_vec(&vec![message; 50]).unwrap();
+        let mut http = server.http().await;
+        http.wire.write(&client.session.request("POST", "xhr_send", &body)).await;
+        // The first ones are handled. The others would take 24 seconds.
+        client.expect("pusher:pong").await;
+        let unfinished = crowd(&server).await;
+        let response = http.response().await;
+        assert_eq!(response.status, 503, "{length}: {}", response.body);
+        drop(unfinished);
+    }
+}
+
+#[tokio::test]
 async fn a_question_that_waits_for_the_backend_makes_room_for_the_bodies_of_others() {
     let web = Web::start(|_| Answer(403, String::new())).await;
     web.hold(true);
@@ -389,6 +415,9 @@ async fn messages_over_http_have_the_same_rate_and_those_that_would_wait_too_lon
     let response = client.session.post(&body(1000)).await;
     assert_eq!((response.status, response.header("retry-after")), (429, Some("1")), "{}", response.body);
     assert!(response.body.contains("limits.messages_per_second"), "{}", response.body);
+    // It is not tried how far one gets: that would be 200 further on.
+    let refused: usize = response.body.split(' ').next().unwrap().parse().unwrap();
+    assert!(refused > 850, "{}", response.body);
 }
 
 #[tokio::test]

@@ -102,6 +102,21 @@ async fn a_body_with_many_messages_is_heard_to_its_end() {
 }
 
 #[tokio::test]
+async fn a_body_has_no_more_than_ten_thousand_messages() {
+    let server = TestServer::with_app(|app| app.limits.messages_per_second = 0).await;
+    let mut client = server.fallback().connect_streaming().await;
+    let body = |messages: usize| serde_json::to_vec(&vec![""; messages]).unwrap();
+    expect(&client.session.post(&body(10_001)).await, 413, "More than 10000 messages in one body");
+    // Nothing of it was heard, and the session lives.
+    client.expect_silence().await;
+    expect(&client.session.post(&body(10_000)).await, 204, "");
+    for _ in 0..10_000 {
+        assert_eq!(client.expect("pusher:error").await.error(), "Received invalid JSON");
+    }
+    client.expect_silence().await;
+}
+
+#[tokio::test]
 async fn a_heartbeat_is_not_answered() {
     let server = server().await;
     let mut client = server.fallback().connect_streaming().await;

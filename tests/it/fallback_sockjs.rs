@@ -90,6 +90,25 @@ async fn messages_behind_the_path_are_heard_once_the_client_is_admitted() {
 }
 
 #[tokio::test]
+async fn messages_behind_the_path_count_like_others() {
+    let server = TestServer::with_app(|app| {
+        app.limits.messages_per_second = 1;
+        app.limits.client_events_per_second = 1;
+        app.limits.message_burst = 1;
+    })
+    .await;
+    let session = opened(&server).await;
+    let path = json!({ "path": format!("/app/{KEY}?protocol=7") });
+    let messages: Vec<_> = std::iter::once(path).chain((0..200).map(|_| json!({ "event": "pusher:ping" }))).collect();
+    // Two at once, and two a second.
+    let response = session.post(array(&messages).as_bytes()).await;
+    assert_eq!(response.status, 429, "{}", response.body);
+    assert!(
+        matches!(session.poll_packets().await.remove(0), Packet::Message(greeting) if greeting.event() == "pusher:connection_established")
+    );
+}
+
+#[tokio::test]
 async fn any_names_will_do_and_that_of_the_server_is_for_balancers_alone() {
     let server = TestServer::start().await;
     for place in ["/a/a", "/_/_", "/1/1", "/abcdefgh_i-j%20/abcdefg_i-j%20"] {
