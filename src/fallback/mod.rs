@@ -263,7 +263,11 @@ impl Fallbacks {
         }
         let call = Call { fallbacks: self, peer, asked, id };
         match action {
-            Ok(Action::Receive(transport)) => call.receive(transport).await,
+            Ok(Action::Receive(transport)) => {
+                // Nobody reads it, and hyper would keep what comes of it for as long as a poll is held.
+                drop(body);
+                call.receive(transport).await
+            }
             // Boxed: a poll that is held would keep room for it.
             Ok(Action::Send(form)) => Box::pin(call.send(form, body)).await,
             Err(reason) => whole(StatusCode::INTERNAL_SERVER_ERROR, TEXT, reason),

@@ -46,6 +46,13 @@ impl Begun {
         Self::new(Call::new("POST", &format!("/apps/{APP_ID}/events"), b"a body that nobody will finish").target())
     }
 
+    /// A poll that is held, with as much of a body as the fast lane takes.
+    async fn held(addr: std::net::SocketAddr) -> Self {
+        let session = HttpSession::of_pusher(addr);
+        session.poll().await;
+        Self { length: 256 * 1024, ..Self::new(format!("{}/xhr?{}", session.path, session.query)) }
+    }
+
     fn request(&self, sent: &Arc<AtomicU64>) -> Request<Unfinished> {
         let mut request = Request::post(format!("http://test{}", self.target)).header("content-length", self.length);
         for line in self.headers.lines() {
@@ -189,6 +196,48 @@ async fn bodies_of_http_transports_share_that_budget() {
     within_the_budget(&over_http2(&server, &send(&session.path)).await, 3);
     within_the_budget(&over_http1(&server, 200, &send(&session.path)).await, 200);
     within_the_budget(&over_http1(&server, 200, &send("/pusher/000/nobody-has-this-session")).await, 200);
+}
+
+#[tokio::test]
+async fn polls_keep_nothing_of_a_body_while_they_are_held() {
+    const POLLS: usize = 600;
+    let server = Server::with(&["server.body_memory=8MiB"]).await;
+    let mut polls = Vec::new();
+    for _ in 0..2 * POLLS {
+        polls.push(Begun::held(server.addr).await);
+    }
+    // The fast lane, which has read all of it.
+    let (first, second) = polls.split_at(POLLS);
+    let siege = siege(&server, async {
+        let mut wires = Vec::new();
+        for Begun { target, length, .. } in first {
+            let mut wire = Wire::connect(server.addr).await;
+            let head = format!("POST {target} HTTP/1.1\r\nHost: test\r\nContent-Length: {length}\r\n\r\n");
+            wire.write(head.as_bytes()).await;
+            wire.write(&vec![b' '; *length]).await;
+            wires.push(wire);
+        }
+        tokio::time::sleep(ATTACK).await;
+    })
+    .await;
+    siege.cost_at_most(5 * 8 * MIB + POLLS as u64 * 48 * 1024);
+    // Over HTTP/2, where nobody reads it.
+    let siege = self::siege(&server, async {
+        let sent = Arc::<AtomicU64>::default();
+        let mut attack = JoinSet::new();
+        let mut connections = Vec::new();
+        for polls in second.chunks(30) {
+            let http = Http2::connect(server.addr).await;
+            for poll in polls {
+                let (mut sender, request) = (http.sender.clone(), poll.request(&sent));
+                attack.spawn(async move { drop(sender.send_request(request).await) });
+            }
+            connections.push(http);
+        }
+        tokio::time::sleep(ATTACK).await;
+    })
+    .await;
+    siege.cost_at_most(5 * 8 * MIB);
 }
 
 #[tokio::test]
