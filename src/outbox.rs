@@ -242,6 +242,22 @@ impl Outbox {
         }
     }
 
+    /// Takes out the first frames that wait, of so many bytes together, but at least one; see [`Outbox::take`].
+    pub fn take_some(&self, bytes: usize) -> Vec<Frame> {
+        let mut queue = self.queue.lock();
+        let Some(backlog) = &mut queue.backlog else { return Vec::new() };
+        let mut taken = 0;
+        let count = backlog.frames.iter().take_while(|frame| {
+            let before = taken;
+            taken += frame.len();
+            before == 0 || taken <= bytes
+        });
+        let count = count.count();
+        let frames: Vec<Frame> = backlog.frames.drain(..count).collect();
+        backlog.bytes -= frames.iter().map(Frame::len).sum::<usize>();
+        frames
+    }
+
     /// Takes out what waits, for somebody who writes it in another way. Nothing may have been written of it yet.
     pub fn take(&self) -> Vec<Frame> {
         match &mut self.queue.lock().backlog {
@@ -406,6 +422,18 @@ mod tests {
         outbox.push_all([frame(5), frame(7)].iter());
         assert!(poll(&outbox).is_pending());
         assert_eq!(lengths(&outbox), [3, 5, 7]);
+    }
+
+    #[test]
+    fn frames_are_taken_in_parts_of_at_least_one() {
+        let outbox = Outbox::new(20);
+        outbox.push_all([frame(3), frame(5), frame(7), frame(2)].iter());
+        let part = |bytes| outbox.take_some(bytes).iter().map(Frame::len).collect::<Vec<_>>();
+        assert_eq!((part(8), part(1)), (vec![3, 5], vec![7]));
+        // What was taken makes room.
+        outbox.push(frame(18));
+        assert_eq!((part(100), part(100)), (vec![2, 18], vec![]));
+        assert!(!outbox.is_closed());
     }
 
     #[test]

@@ -40,7 +40,7 @@ use tracing::{debug, info, warn};
 use crate::auth::query_pairs;
 use crate::body_budget::BodyBudget;
 use crate::cluster::RedisCluster;
-use crate::config::FallbacksConfig;
+use crate::config::{FallbacksConfig, Limits};
 use crate::node::{Handshake, Node, Refusal};
 use crate::open_sockets::Place;
 use crate::protocol::CloseReason;
@@ -82,6 +82,8 @@ pub struct Fallbacks {
     bodies: BodyBudget,
     /// Bytes that a client may send before it is known for which app.
     max_body: usize,
+    /// Bytes that may wait for a client, whatever its app is.
+    max_outbox: usize,
 }
 
 /// Where a request comes from.
@@ -129,9 +131,12 @@ impl Fallbacks {
         bodies: BodyBudget,
         shutdown: Shutdown,
     ) -> Arc<Self> {
-        let body_limits = node.tenants().all().iter().map(|tenant| tenant.app.config().limits.http_body);
+        let largest = |limit: fn(&Limits) -> usize| {
+            node.tenants().all().iter().map(|tenant| limit(&tenant.app.config().limits)).max().unwrap_or(0)
+        };
         let fallbacks = Arc::new(Self {
-            max_body: body_limits.max().unwrap_or(0),
+            max_body: largest(|limits| limits.http_body),
+            max_outbox: largest(|limits| limits.outbox),
             rules: Arc::new(Rules {
                 grace: config.grace,
                 heartbeat: config.heartbeat,

@@ -3,7 +3,6 @@
 //! from the session's outbox to that of the socket.
 
 use std::future::poll_fn;
-use std::ops::ControlFlow;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -12,12 +11,14 @@ use hyper::body::Incoming;
 use hyper::header::ORIGIN;
 use hyper::{Request, Response};
 use tokio::select;
-use tokio::time::{Instant, sleep_until, timeout};
-use tracing::debug;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tracing::{debug, info};
 
+use crate::config::Limits;
 use crate::node::Refusal;
 use crate::outbox::Outbox;
 use crate::protocol::{ClientError, CloseReason, Frame};
+use crate::rate_limit::{Bucket, RateLimit};
 use crate::response::{Body, any_body};
 use crate::session::{Due, Session};
 use crate::socket::Socket;
@@ -26,8 +27,15 @@ use crate::websocket::{self, Alarm, Inbound, Message, PING, Silence, farewell};
 use super::http_session::{FAREWELL, PATH_TIMEOUT};
 use super::{Fallbacks, Peer, packet, sending};
 
-/// Bytes that may wait for a client that has not said which app it wants.
+/// Bytes that may wait in the wire besides what was brought from the session.
 const OUTBOX: usize = 1024 * 1024;
+
+/// Bytes that are brought from the session at once. The rest stays there, where it is counted.
+const PART: usize = 64 * 1024;
+
+/// Bytes of a frame in a packet, for each of its own, at most: quotes and backslashes become two, U+2028 six instead of
+/// three.
+const ESCAPED: usize = 2;
 
 /// Bytes of the message in which a client says which app it wants.
 const MAX_WISH: usize = 16 * 1024;
@@ -74,7 +82,8 @@ pub(super) async fn upgrade(
         place: peer.place.clone(),
     };
     let talk = move |_, socket: Socket, read: Vec<u8>| async move {
-        let wire = Arc::new(Outbox::new(OUTBOX));
+        // One frame may be as long as all that may wait in the session.
+        let wire = Arc::new(Outbox::new(OUTBOX + ESCAPED * fallbacks.max_outbox));
         let inbound = Inbound::new(socket, read, Arc::clone(&wire), MAX_WISH);
         let conversation = Conversation { fallbacks, peer, origin, framing, inbound, wire, early: Vec::new() };
         conversation.run().await;
@@ -94,13 +103,20 @@ impl Conversation {
         let (reason, version) = match session {
             Ok(mut session) => {
                 let reason = self.converse(&mut session).await;
+                if reason == Some(CloseReason::SlowConsumer) {
+                    self.give_up(&session);
+                }
                 session.close(reason.as_ref());
                 (reason, Some(session.version()))
             }
             Err(refusal) => refusal.map_or((None, None), |refusal| (Some(refusal.reason), refusal.version)),
         };
         let Some(reason) = reason else { return };
-        debug!(peer = %self.peer.address, code = reason.code(), %reason, "client closed by us");
+        let (peer, code) = (&self.peer.address, reason.code());
+        match reason {
+            CloseReason::SlowConsumer => info!(%peer, code, "client closed: it reads too slowly"),
+            _ => debug!(%peer, code, %reason, "client closed by us"),
+        }
         if self.framing == Framing::Packets {
             let packets = packet::farewell(&reason, version);
             packets.iter().for_each(|packet| self.wire.say_good_bye(Frame::from_text(packet)));
@@ -117,32 +133,43 @@ impl Conversation {
 
     /// Waits for the client to say which app it wants. An error without a refusal: it went before it did.
     async fn greet(&mut self) -> Result<Session, Option<Refusal>> {
-        let refuse = |reason| Some(Refusal { reason, version: None });
-        let framing = self.framing;
+        let fallbacks = Arc::clone(&self.fallbacks);
+        let Self { framing, inbound, wire, .. } = self;
+        let refuse = |reason| Err(Some(Refusal { reason, version: None }));
+        // Whose limits these are to be, nobody knows yet.
+        let Limits { messages_per_second, message_burst, .. } = Limits::default();
+        let (limit, mut said) = (RateLimit::new(messages_per_second, message_burst), Bucket::default());
+        let mut alarm = Alarm::default();
         let mut heard = Vec::new();
-        let listening = poll_fn(|cx| {
-            let hear = |message: Message<'_>, _| {
-                heard.extend(messages(framing, &message).unwrap_or_default());
-                None
-            };
-            let silence = self.inbound.poll_hear(cx, hear);
-            if heard.is_empty() { silence.map(ControlFlow::Break) } else { Poll::Ready(ControlFlow::Continue(())) }
-        });
-        let until = async {
+        let mut too_late = pin!(sleep(PATH_TIMEOUT));
+        let mut stop = pin!(fallbacks.shutdown.requested());
+        while heard.is_empty() {
             select! {
-                heard = timeout(PATH_TIMEOUT, listening) => heard.unwrap_or(ControlFlow::Continue(())),
-                () = self.fallbacks.shutdown.requested() => ControlFlow::Break(Silence::Broken(CloseReason::ShuttingDown)),
+                biased;
+                end = poll_fn(|cx| wire.poll_write(cx)) => return end.map_or(Err(None), refuse),
+                silence = poll_fn(|cx| {
+                    let silence = inbound.poll_hear(cx, |message, now| {
+                        heard = messages(*framing, &message).unwrap_or_default();
+                        // What follows is for the session to hear.
+                        if heard.is_empty() { said.charge(&limit, now) } else { Some(now) }
+                    });
+                    match heard.is_empty() {
+                        true => alarm.poll(cx, inbound, wire, &fallbacks.limits, silence),
+                        false => Poll::Ready(None),
+                    }
+                }) => match silence {
+                    Some(Silence::Broken(reason)) => return refuse(reason),
+                    Some(Silence::Closed | Silence::Lost) => return Err(None),
+                    None => {}
+                },
+                () = &mut too_late => break,
+                () = &mut stop => return refuse(CloseReason::ShuttingDown),
             }
-        };
-        match until.await {
-            ControlFlow::Continue(()) => {}
-            ControlFlow::Break(Silence::Broken(reason)) => return Err(refuse(reason)),
-            ControlFlow::Break(Silence::Closed | Silence::Lost) => return Err(None),
         }
         let mut heard = heard.into_iter();
         let (key, query) = sending::wish(&heard.next().unwrap_or_default());
         self.early = heard.collect();
-        let opened = self.fallbacks.open(&self.peer, key.as_deref(), &query, self.origin.as_deref()).await;
+        let opened = fallbacks.open(&self.peer, key.as_deref(), &query, self.origin.as_deref()).await;
         opened.map_err(Some)
     }
 
@@ -152,7 +179,12 @@ impl Conversation {
         let (framing, outbox) = (*framing, Arc::clone(session.outbox()));
         inbound.set_limit(session.message_limit());
         let mut alarm = Alarm::default();
-        early.drain(..).for_each(|message| session.handle(&message));
+        let now = std::time::Instant::now();
+        for message in early.drain(..) {
+            session.handle(&message);
+            // The next one owes what these do.
+            let _ = session.charge(now);
+        }
         let heartbeat = fallbacks.rules.heartbeat;
         let mut beat_at = Instant::now() + heartbeat;
         let mut timer = pin!(sleep_until(Instant::from_std(session.deadline()).min(beat_at)));
@@ -187,6 +219,14 @@ impl Conversation {
         }
     }
 
+    /// Counts what a client misses that reads too slowly: what was on its way to it, and what waited.
+    fn give_up(&self, session: &Session) {
+        session.outbox().give_up();
+        if let Some(tenant) = self.fallbacks.node.tenants().by_id(session.app_id()) {
+            tenant.metrics.dropped.inc_by(self.wire.dropped());
+        }
+    }
+
     fn say(&self, packet: &[u8]) {
         if self.framing == Framing::Packets {
             self.wire.push(Frame::from_text(packet));
@@ -202,7 +242,11 @@ fn pump(outbox: &Outbox, wire: &Outbox, framing: Framing, cx: &mut Context<'_>) 
             return Poll::Ready(end.ok());
         }
         let end = outbox.poll_write(cx);
-        let frames = if wire.is_idle() || end.is_ready() { outbox.take() } else { Vec::new() };
+        let frames = match wire.is_idle() {
+            _ if end.is_ready() => outbox.take(),
+            true => outbox.take_some(PART),
+            false => Vec::new(),
+        };
         match framing {
             _ if frames.is_empty() => {}
             Framing::Packets => wire.push(Frame::from_text(&packet::messages(&frames))),

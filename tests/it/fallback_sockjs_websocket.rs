@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::net::TcpSocket;
 
-use crate::support::{Client, Http, Item, KEY, Message, Opcode, Packet, TestServer, Wire};
+use crate::support::{Client, Http, Item, KEY, Message, Opcode, Packet, TestServer, Wire, masked, within};
 
 const RAW: &str = "/pusher/websocket";
 const FRAMED: &str = "/pusher/000/abc/websocket";
@@ -107,6 +108,103 @@ async fn messages_behind_the_path_are_heard() {
         }));
     }
     assert_eq!(events, ["pusher:connection_established", "pusher:pong", "pusher:pong"]);
+}
+
+#[tokio::test]
+async fn messages_behind_the_path_count_like_others() {
+    let server = TestServer::with_app(|app| {
+        app.limits.messages_per_second = 90;
+        app.limits.message_burst = 1;
+    })
+    .await;
+    let mut client = open(&server, FRAMED).await;
+    assert_eq!(packet(&mut client).await, "o");
+    let started = tokio::time::Instant::now();
+    let ping = || json!({ "event": "pusher:ping" }).to_string();
+    let messages: Vec<_> = std::iter::once(path().to_string()).chain((0..200).map(|_| ping())).collect();
+    client.send_all(&[json!(messages), json!([ping()]), json!([ping()])]).await;
+    let mut pongs = 0;
+    while pongs < 202 {
+        pongs += packet(&mut client).await.matches("pusher:pong").count();
+    }
+    // 11 at once, and 100 a second. Slower is always possible.
+    assert!(started.elapsed() > Duration::from_millis(1500), "{:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn what_is_said_before_the_path_counts_too() {
+    let server = TestServer::start().await;
+    for place in [FRAMED, RAW] {
+        let mut client = open(&server, place).await;
+        client.label(place);
+        let started = tokio::time::Instant::now();
+        // 2000 at once, and 100 a second.
+        let mut frames = masked(true, Opcode::Ping as u8, b"").repeat(2100);
+        let path = if place == FRAMED { json!([path().to_string()]) } else { path() };
+        frames.extend(masked(true, Opcode::Text as u8, path.to_string().as_bytes()));
+        client.wire.write(&frames).await;
+        loop {
+            match client.item().await {
+                Item::Text(text) if text.contains("pusher:connection_established") => break,
+                Item::Text(_) | Item::Pong(_) => {}
+                other => client.fail(&format!("unexpected {other:?}")),
+            }
+        }
+        assert!(started.elapsed() > Duration::from_millis(800), "{:?}", started.elapsed());
+    }
+}
+
+/// A client whose system takes nothing for it that it does not read, subscribed to `room`.
+async fn with_a_small_window(server: &TestServer) -> Client {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let wire = Wire::over(socket.connect(server.addr).await.unwrap());
+    let mut client = server.dial().path(FRAMED).query("").open_over(wire).await;
+    assert_eq!(packet(&mut client).await, "o");
+    let subscribe = json!({ "event": "pusher:subscribe", "data": { "channel": "room" } });
+    client.send(json!([path().to_string(), subscribe.to_string()])).await;
+    while !packet(&mut client).await.contains("subscription_succeeded") {}
+    client
+}
+
+/// Publishes so many times ten events of 10 KB, which are twice as long in a packet.
+async fn publish(server: &TestServer, batches: usize) {
+    let mut api = server.api().await;
+    let data = "\"".repeat(5000);
+    let batch: Vec<_> = (0..10).map(|_| json!({ "name": "tick", "channel": "room", "data": data })).collect();
+    for _ in 0..batches {
+        api.post("/batch_events", &json!({ "batch": batch })).await.ok();
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_is_late_gets_all_that_may_wait_for_it() {
+    let server = TestServer::with_app(|app| app.limits.outbox = 16 * 1024 * 1024).await;
+    let mut late = with_a_small_window(&server).await;
+    publish(&server, 50).await;
+    let mut events = 0;
+    while events < 500 {
+        events += packet(&mut late).await.matches("tick").count();
+    }
+    ping(&mut late).await;
+}
+
+#[tokio::test]
+async fn what_a_client_misses_that_reads_nothing_is_counted() {
+    let server = TestServer::with(|config| {
+        config.server.write_timeout = Duration::from_secs(1);
+        config.apps[0].limits.outbox = 64 * 1024 * 1024;
+    })
+    .await;
+    let slow = with_a_small_window(&server).await;
+    publish(&server, 100).await;
+    let counted = async {
+        while server.metric("fanfare_frames_dropped_total").await < 100.0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    within("close of a client that reads nothing", counted).await;
+    drop(slow);
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-use crate::support::{Api, Call, Http, Receiving, TempDir, TestServer, Wire, array, pem, within};
+use crate::support::{Api, Call, Http, Item, KEY, Receiving, TempDir, TestServer, Wire, array, pem, within};
 
 struct Secured {
     server: TestServer,
@@ -80,6 +80,19 @@ async fn clients_without_websockets_are_served_over_tls() {
     let polling = secured.server.fallback();
     let answer = http.send(&polling.request("POST", &format!("xhr?{}", polling.query), b"")).await;
     assert!(answer.body.starts_with("o\na["), "{}", answer.body);
+}
+
+#[tokio::test]
+async fn clients_of_sockjs_are_served_over_tls() {
+    let secured = Secured::start().await;
+    let dial = secured.server.dial().path("/pusher/000/abc/websocket").query("");
+    let mut client = dial.open_over(secured.connect().await).await;
+    assert!(matches!(client.item().await, Item::Text(text) if text == "o"));
+    let path = json!({ "path": format!("/app/{KEY}?protocol=7") });
+    client.send(json!([path.to_string()])).await;
+    assert!(matches!(client.item().await, Item::Text(text) if text.contains("pusher:connection_established")));
+    client.send(json!([json!({ "event": "pusher:ping" }).to_string()])).await;
+    assert!(matches!(client.item().await, Item::Text(text) if text.contains("pusher:pong")));
 }
 
 #[tokio::test]
