@@ -175,6 +175,11 @@ impl HttpConnection {
         self.wait.since.store(0, Ordering::Relaxed);
     }
 
+    /// Whether the connection has to make room.
+    pub fn is_evicted(&self) -> bool {
+        self.wait.is_over.load(Ordering::Acquire)
+    }
+
     /// Does something for a client that may not stay: until that is over, or the connection has to make room.
     pub async fn until_needed(&self, farewell: impl Future<Output = ()>) {
         self.waits(Instant::now());
@@ -191,7 +196,7 @@ impl HttpConnection {
     pub async fn evicted(&self) {
         poll_fn(|cx| {
             self.wait.task.register(cx.waker());
-            if self.wait.is_over.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
+            if self.is_evicted() { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
     }

@@ -44,6 +44,9 @@ const ANSWER: usize = 256;
 /// Bytes of a body for which room is made before it is there.
 const MAX_RESERVED: u64 = 64 * 1024;
 
+/// How long a client may take to let the encryption say good-bye.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// How a connection leaves the lane.
 pub(super) enum Exit {
     /// It is over.
@@ -132,6 +135,10 @@ pub(super) async fn drive(
                     }
                     let reserved = reservation.insert(router.bodies().reserve());
                     body = receive(&mut socket, &mut buffer, total, patience, connection, reserved).await;
+                    if connection.is_evicted() {
+                        // Somebody waits for its place: no time for an answer.
+                        return Exit::Closed;
+                    }
                     head = Head::read(&buffer).expect("nothing but the body has changed");
                 }
                 connection.works();
@@ -187,7 +194,7 @@ pub(super) async fn drive(
         }
     }
     // An error means that the peer is gone already.
-    let _ = socket.shutdown().await;
+    let _ = timeout(LAST_WORDS, socket.shutdown()).await;
     Exit::Closed
 }
 

@@ -65,7 +65,11 @@ pub(super) async fn refuse(socket: Socket, early: Vec<u8>, refusal: Refusal) {
 }
 
 impl Conversation {
-    /// Not an `async fn`, whose future would have room for `self` twice: every client keeps this as long as it is here.
+    /// Until the client is gone.
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "its future would have room for `self` twice, for as long as a client is here"
+    )]
     fn run(mut self) -> impl Future<Output = ()> {
         async move {
             let end = self.listen().await;
