@@ -63,9 +63,9 @@ impl Inbound {
         self.paused_until
     }
 
-    /// Since when a message has begun and is not complete. `None` while nothing is read: the client may have sent the rest.
+    /// Since when a message has begun and is not complete.
     pub(crate) fn unfinished_since(&self) -> Option<Instant> {
-        self.unfinished.filter(|_| self.paused_until.is_none()).map(|(since, _)| since)
+        self.unfinished.map(|(since, _)| since)
     }
 
     /// Tells what comes, and when, until nothing more will. `hear` answers with the time until which the client is not
