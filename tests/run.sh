@@ -18,7 +18,7 @@ main() {
     export FANFARE_BIN
     built=$SECONDS
 
-    run rust cargo test --locked
+    run rust cargo test --locked --no-fail-fast
     run two-nodes env FANFARE_IT_CLUSTER=1 cargo test --locked --test it
     run node npm --prefix tests/clients test --silent
     run two-nodes-node npm --prefix tests/clients run test:two-nodes --silent

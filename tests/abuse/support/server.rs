@@ -109,14 +109,19 @@ impl Server {
         self.process.id()
     }
 
-    /// Bytes of memory of the process now.
+    /// Bytes of memory of the process now, without what it has of files: its own program comes page by page as it is used,
+    /// and is no cost of an attack.
     pub fn memory(&self) -> u64 {
-        status(self.pid(), "VmRSS")
+        self.without_files("VmRSS")
     }
 
     /// The most that it ever was since the last [`forget_peak`](Self::forget_peak).
     pub fn peak_memory(&self) -> u64 {
-        status(self.pid(), "VmHWM")
+        self.without_files("VmHWM")
+    }
+
+    fn without_files(&self, field: &str) -> u64 {
+        status(self.pid(), field).saturating_sub(status(self.pid(), "RssFile"))
     }
 
     /// Lets the peak begin anew.
