@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# run.sh [SECONDS [TARGET]]: runs every fuzz target, or one, for so many seconds, two side by side. Needs the stable compiler
-# and a C++ compiler, and nothing installed by cargo. Inputs that reach new code are kept in target/fuzz/corpus, where the
+# run.sh [SECONDS [TARGET]]: runs every fuzz target, or one, for so many seconds, two side by side; `run.sh build` builds them
+# only. Needs the stable compiler and a C++ compiler, and nothing installed by cargo. Inputs that reach new code are kept in target/fuzz/corpus, where the
 # next run goes on; what breaks an oracle is in target/fuzz/findings, and its path is shown.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -25,6 +25,7 @@ main() {
     command -v c++ >/dev/null || fail 'a C++ compiler is missing (on Debian: apt-get install g++)'
     RUSTFLAGS="${coverage[*]}" cargo build --quiet --locked --manifest-path fuzz/Cargo.toml --target "$host" \
         --target-dir "$built" || fail 'the targets do not build'
+    [[ "$seconds" != build ]] || return 0
     targets=$(cd fuzz/fuzz_targets && printf '%s\n' *.rs | sed 's/\.rs$//')
     [[ -z "$only" ]] || targets=$(grep -x -- "$only" <<<"$targets") || fail "there is no target $only"
     mkdir -p "$built/findings" "$built/logs"

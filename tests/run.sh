@@ -19,10 +19,13 @@ main() {
     built=$SECONDS
 
     run rust cargo test --locked --no-fail-fast
+    # Takes minutes on a new machine, on which the tests that follow leave much of the processors idle.
+    nice -n 19 fuzz/run.sh build >"$logs/fuzz-build.log" 2>&1 &
     run two-nodes env FANFARE_IT_CLUSTER=1 cargo test --locked --test it
     run node npm --prefix tests/clients test --silent
     run two-nodes-node npm --prefix tests/clients run test:two-nodes --silent
     run python tests/clients/.venv/bin/python -m pytest tests/clients
+    wait
     run fuzz fuzz/run.sh 20
 
     summary
