@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# run.sh [SECONDS [TARGET]]: runs every fuzz target, or one, for so many seconds, two side by side; `run.sh build` builds them
-# only. Needs the stable compiler and a C++ compiler, and nothing installed by cargo. Inputs that reach new code are kept in target/fuzz/corpus, where the
-# next run goes on; what breaks an oracle is in target/fuzz/findings, and its path is shown.
+# run.sh [SECONDS [TARGET]]: runs every fuzz target, or one, for so many seconds, two side by side. Needs the stable compiler
+# and a C++ compiler, and nothing installed by cargo. Inputs that reach new code are kept in target/fuzz/corpus, where the
+# next run goes on; what breaks an oracle is in target/fuzz/findings, and its path is shown. `run.sh build` only builds.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
