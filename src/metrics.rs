@@ -304,7 +304,7 @@ impl Metrics {
         self.refused.get_or_create(&CodeLabel { code }).inc();
     }
 
-    /// Counts a connection that was closed as soon as it was accepted.
+    /// Counts a connection that was closed as soon as it was accepted, or a client that was refused for its address.
     pub fn connection_dropped(&self, reason: &'static str) {
         self.connections_dropped.get_or_create(&DropLabel { reason }).inc();
     }

@@ -104,6 +104,7 @@ impl Node {
     /// A place among the clients of an address.
     fn enter(&self, network: Network) -> Result<AddressSeat, Excess> {
         self.clients.enter(network, Instant::now()).inspect_err(|excess| {
+            self.metrics.connection_dropped(excess.name());
             let (address, setting) = (network, excess.setting());
             warn!(%address, setting, "client refused: its address has more connections than it may have");
         })
