@@ -18,8 +18,11 @@ impl Config {
             ));
         }
         let caches: u64 = self.apps.iter().map(|app| app.limits.cache_size as u64).fold(0, u64::saturating_add);
-        let fixed = [self.server.body_memory, self.server.subscription_memory].map(|bytes| bytes as u64);
-        let fixed = fixed.into_iter().fold(caches, u64::saturating_add);
+        let subscriptions = match self.server.subscription_memory {
+            0 => memory / 4,
+            bytes => bytes as u64,
+        };
+        let fixed = [self.server.body_memory as u64, subscriptions].into_iter().fold(caches, u64::saturating_add);
         if fixed > memory {
             warnings.push(format!(
                 "request bodies, subscriptions and cached events may take {} together, and there are {} of memory; lower \
@@ -108,5 +111,10 @@ mod tests {
         config.server.subscription_memory = 2 << 30;
         let [warning] = &config.memory_warnings(GIB)[..] else { panic!("one warning") };
         assert!(warning.contains("there are 1.0 GiB of memory; lower server.body_memory"), "{warning}");
+        // Subscriptions have a quarter if nothing else is said.
+        config.server.subscription_memory = 0;
+        assert_eq!(config.memory_warnings(GIB), Vec::<String>::new());
+        config.server.body_memory = 800 << 20;
+        assert_eq!(config.memory_warnings(GIB).len(), 1);
     }
 }
