@@ -42,7 +42,7 @@ pub struct Wait {
     since: AtomicU64,
     /// It was told to go, or has ended.
     is_over: AtomicBool,
-    /// Whoever serves the connection.
+    /// The task that serves the connection.
     task: AtomicWaker,
 }
 

@@ -13,7 +13,7 @@ pub struct RateLimit {
     burst: u64,
 }
 
-/// What one party has used of a rate limit: nothing at first. Every connection has some of these: they are small.
+/// The part of a rate limit that one party has used: nothing at first. Every connection has some of these: they are small.
 #[derive(Debug, Default)]
 pub struct Bucket {
     /// The moment up to which time has been spent.

@@ -42,7 +42,7 @@ pub struct AppSubscriptionMemory {
     used: AtomicU64,
 }
 
-/// What the subscriptions of one connection take, given back when it is dropped.
+/// The memory that the subscriptions of one connection take, given back when it is dropped.
 #[derive(Debug)]
 pub struct Account {
     app: Arc<AppSubscriptionMemory>,
@@ -81,7 +81,7 @@ impl SubscriptionMemory {
 }
 
 impl AppSubscriptionMemory {
-    /// That of a new connection.
+    /// The account of a new connection.
     pub fn account(self: &Arc<Self>) -> Account {
         Account { app: Arc::clone(self), bytes: 0 }
     }

@@ -147,7 +147,7 @@ fn cause_of(status: StatusCode) -> Option<&'static str> {
 mod tests {
     use super::*;
 
-    /// What a library makes, and more members.
+    /// The answer of a library, with more members.
     fn signed(more: &str) -> String {
         format!(r#"{{"auth":"key:{}"{more}}}"#, "0123456789abcdef".repeat(4))
     }

@@ -38,7 +38,7 @@ struct Entries<A> {
 struct Entry<A> {
     number: u64,
     asked: Instant,
-    /// Who waits for the answer has a receiver.
+    /// Each client that waits for the answer has a receiver.
     answer: Arc<watch::Sender<Option<A>>>,
 }
 

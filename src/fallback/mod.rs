@@ -458,7 +458,7 @@ impl Call<'_> {
                     }
                 }
                 Heard::TooFast(left) => return self.too_fast(left),
-                // Whoever receives learns why the client was not admitted.
+                // The receiver learns why the client was not admitted.
                 Heard::Gone if early => return form.thanks(),
                 Heard::Gone => return unknown_session(),
                 Heard::Wish => {

@@ -150,7 +150,7 @@ impl Conversation {
                 silence = poll_fn(|cx| {
                     let silence = inbound.poll_hear(cx, |message, now| {
                         heard = messages(*framing, &message).unwrap_or_default();
-                        // What follows is for the session to hear.
+                        // The messages behind it are for the session to hear.
                         if heard.is_empty() { said.charge(&limit, now) } else { Some(now) }
                     });
                     match heard.is_empty() {

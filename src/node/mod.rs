@@ -251,7 +251,7 @@ impl Node {
 }
 
 impl Tenant {
-    /// That of the memory of a new connection's subscriptions.
+    /// The memory account of a new connection's subscriptions.
     pub fn account(&self) -> Account {
         self.subscription_memory.account()
     }

@@ -47,7 +47,7 @@ impl Subscription {
         self.0.as_ref().map(|membership| &membership.user_id)
     }
 
-    /// What it was charged for, with the channel's name.
+    /// The texts it was charged for, with the channel's name.
     pub fn texts(&self, channel: &ChannelName) -> Texts {
         Texts { name: channel.as_str().len(), member: self.0.as_ref().map(|membership| membership.texts) }
     }

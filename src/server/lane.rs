@@ -143,7 +143,7 @@ pub(super) async fn drive(
                 }
                 connection.works();
                 let broken = body.is_err();
-                // What comes behind this request.
+                // The bytes behind this request.
                 let mut later = Vec::new();
                 let (answer, close) = if is_api {
                     let content = body.map(|()| Content::borrowed(&buffer[head.length..total], reservation));

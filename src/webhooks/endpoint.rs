@@ -56,7 +56,7 @@ pub(super) struct History {
     complained_at: Option<Instant>,
 }
 
-/// What the log says of an attempt.
+/// The line of the log about an attempt.
 #[derive(Debug, PartialEq, Eq)]
 enum Turn {
     Fails,

@@ -1,4 +1,4 @@
-//! What waits to be written, of all apps, within a bound in bytes. Above it, events are dropped in the order that
+//! The events and facts of all apps that wait to be written, within a bound in bytes. Above it, events are dropped in the order that
 //! [`super::ledger`] says, and so is what backends were told, and counted: after a restart they may hear of an end twice, or
 //! not. Everything else stays: it is about events that were written, and so bounded like these.
 //!
@@ -101,7 +101,7 @@ pub(super) struct Losses {
     pub(super) dropped: HashMap<Address, Lost>,
     /// Those that need not be told any more.
     pub(super) collapsed: HashMap<Address, u64>,
-    /// What backends were told and will not be written, by app.
+    /// The facts that backends were told and that will not be written, by app.
     pub(super) facts: HashMap<String, u64>,
 }
 
@@ -154,7 +154,7 @@ impl Inbox {
         self.filled.notify_one();
     }
 
-    /// What has come up, once there is something: all of it, or a part if that is much, but whole units. `None` at the end.
+    /// The reports that have come up, once there is one: all of it, or a part if that is much, but whole units. `None` at the end.
     pub(super) fn take(&self) -> Option<Work> {
         let mut pile = self.pile.lock();
         // What was taken before is written.

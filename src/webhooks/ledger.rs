@@ -20,7 +20,7 @@ pub(super) struct Ledgers {
     ranking: BTreeSet<(usize, Arc<str>)>,
 }
 
-/// What waits of one app, or for one endpoint. Everything costs O(log n).
+/// The events that wait of one app, or for one endpoint. Everything costs O(log n).
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     bytes: usize,

@@ -1,5 +1,5 @@
-//! What the log has yet to say of an endpoint: how many events were lost, how many webhooks given up, and how much of what
-//! the backend was told is not on disk.
+//! The losses that the log has yet to tell of an endpoint: how many events were lost, how many webhooks given up, and how
+//! much of what the backend was told is not on disk.
 //!
 //! Each line has the number since the one before it, and the last ones are told when the process ends: the sum is the truth.
 
@@ -25,7 +25,7 @@ pub(super) struct Untold {
     /// By reason.
     lost: BTreeMap<&'static str, Lost>,
     given_up: Option<GivenUp>,
-    /// What the app's backend was told, and will not be written.
+    /// The facts that the app's backend was told, and that will not be written.
     facts: u64,
     told: Option<Instant>,
 }
@@ -60,7 +60,7 @@ impl Untold {
         self.given_up = Some(GivenUp { count, delivery_id, reason });
     }
 
-    /// What the app's backend was told will not be written.
+    /// Some facts that the app's backend was told will not be written.
     pub(super) fn facts_dropped(&mut self, facts: u64) {
         self.facts += facts;
     }

@@ -27,7 +27,7 @@ pub(super) trait Readers: Send + Sync + 'static {
     fn dropped(&self, to: &Address, lost: Lost, why: &'static str);
     /// Events need not be told any more.
     fn collapsed(&self, to: &Address, events: u64);
-    /// What the backend of an app was told will not be written: there is no room for it.
+    /// Facts that the backend of an app was told will not be written: there is no room for it.
     fn facts_dropped(&self, app: &str, facts: u64);
     /// A transaction failed; its events are delivered all the same, if the process lives long enough.
     fn store_failed(&self);

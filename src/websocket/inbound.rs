@@ -117,7 +117,7 @@ impl Inbound {
         }
         *unfinished = reader.unfinished().and_then(|number| match *unfinished {
             Some((since, known)) if known == number => Some((since, number)),
-            // What waits here may be whole messages.
+            // The bytes that wait may be whole messages.
             _ if paused_until.is_some() => None,
             _ => Some((Instant::now(), number)),
         });

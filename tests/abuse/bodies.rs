@@ -132,7 +132,7 @@ async fn over_http1(server: &Server, connections: usize, begun: &Begun) -> Siege
     .await
 }
 
-/// What was refused did not wait for its body, and nothing was kept of it: a fifth of it is more than the connections and the
+/// A refused request did not wait for its body, and nothing was kept of it: a fifth of it is more than the connections and the
 /// allocator take for themselves.
 #[track_caller]
 fn refused_by_their_heads(siege: &Siege<Sent>, at_least: usize) {

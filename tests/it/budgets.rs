@@ -222,13 +222,7 @@ async fn bodies_that_take_long_make_room_for_others() {
         config.apps[0].auth.dev = true;
     })
     .await;
-    let mut unfinished = Vec::new();
-    for _ in 0..30 {
-        let mut http = server.http().await;
-        http.wire.write(&post("/pusher/auth", 60_001)).await;
-        http.wire.write(&vec![b'x'; 60_000]).await;
-        unfinished.push(http);
-    }
+    let mut unfinished = crowd(&server).await;
     // 17 of them fit.
     for (index, http) in unfinished.iter_mut().enumerate().take(12) {
         assert_eq!(http.response().await.status, 503, "{index}");

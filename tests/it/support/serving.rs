@@ -25,7 +25,7 @@ impl Serving {
     pub async fn start(command: &mut Command, log: &Path, time: Duration) -> Self {
         let before = fs::metadata(log).map_or(0, |log| log.len() as usize);
         let file = File::options().create(true).append(true).open(log).unwrap();
-        // Whoever runs the tests may have settings of their own.
+        // The environment of the tests may have settings of its own.
         command.env_clear().env("PATH", std::env::var("PATH").unwrap());
         for name in ["FANFARE_LOG_LEVEL", "RUST_BACKTRACE"] {
             command.envs(std::env::var(name).map(|value| (name, value)));
