@@ -1,5 +1,5 @@
-//! The events and facts of all apps that wait to be written, within a bound in bytes. Above it, events are dropped in the order that
-//! [`super::ledger`] says, and so is what backends were told, and counted: after a restart they may hear of an end twice, or
+//! The events and facts of all apps that wait to be written, within a bound in bytes. Above it, events are dropped in
+//! the order that [`super::ledger`] says, and so is what backends were told, and counted: after a restart they may hear of an end twice, or
 //! not. Everything else stays: it is about events that were written, and so bounded like these.
 //!
 //! An event and what the backend is told by it are written in one transaction: after a crash between two, the backend would
@@ -154,7 +154,8 @@ impl Inbox {
         self.filled.notify_one();
     }
 
-    /// The reports that have come up, once there is one: all of it, or a part if that is much, but whole units. `None` at the end.
+    /// The reports that have come up, once there is one: all of them, or a part if they are many, but whole units. `None`
+    /// at the end.
     pub(super) fn take(&self) -> Option<Work> {
         let mut pile = self.pile.lock();
         // What was taken before is written.
