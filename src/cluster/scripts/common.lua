@@ -117,6 +117,7 @@ local hold = 0 -- nothing is told before
 -- False if as much is planned as may be: then it is to be done at once. Clients can begin and end things faster than they
 -- become due, so without a bound this would grow for as long as they do.
 local function plan(at, chore)
+  at = at + 1 -- `now` is rounded down: a delay is never shorter than it was set
   local queue, entry = queue_of(chore[2]), cjson.encode(chore)
   local key = G .. 'due:' .. queue
   -- Not ZCARD, which would be one more right to grant.
