@@ -142,9 +142,9 @@ impl Addresses {
             if private.is_none() {
                 return Err(excess);
             }
-            let (address, setting) = (network, excess.setting());
+            let (peer, setting) = (network, excess.setting());
             warn!(
-                %address, setting,
+                %peer, setting,
                 "a private address has more connections than one address may; if it is a proxy, set server.trust_forwarded_headers"
             );
         }

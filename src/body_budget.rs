@@ -69,6 +69,11 @@ impl BodyBudget {
     pub fn bytes(&self) -> usize {
         self.0.bodies.lock().bytes
     }
+
+    /// Bytes that there may be.
+    pub fn limit(&self) -> usize {
+        self.0.limit
+    }
 }
 
 impl Reservation {

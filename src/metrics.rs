@@ -10,13 +10,13 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 
-use crate::protocol::SubscriptionError;
+use crate::protocol::{CloseReason, SubscriptionError};
 
 /// All counters of the process. Clones are the same counters.
 #[derive(Debug, Clone)]
 pub struct Metrics {
     registry: Arc<Mutex<Registry>>,
-    refused: Family<CodeLabel, Counter>,
+    refused: Family<RefusalLabel, Counter>,
     connections_dropped: Family<DropLabel, Counter>,
     connections_evicted: Counter,
     bodies_evicted: Counter,
@@ -122,14 +122,16 @@ struct DropLabel {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct CodeLabel {
+struct RefusalLabel {
     code: u16,
+    reason: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CloseLabel {
     app: String,
     code: u16,
+    reason: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -191,7 +193,7 @@ impl Metrics {
             }};
         }
         let metrics = Self {
-            refused: counter!("connections_refused", "Connections refused at the handshake, by close code"),
+            refused: counter!("connections_refused", "Connections refused at the handshake, by close code and reason"),
             connections_dropped: counter!(
                 "connections_dropped",
                 "Connections closed as soon as they were accepted, by reason"
@@ -204,7 +206,7 @@ impl Metrics {
             api_requests: counter!("api_requests", "HTTP API requests, by app and status"),
             auth_requests: counter!("auth_requests", "Channels and sign-ins that the auth endpoint decided about"),
             opened: counter!("connections_opened", "Connections accepted"),
-            closed: counter!("connections_closed", "Connections ended, by close code; 0 = by the client"),
+            closed: counter!("connections_closed", "Connections ended, by close code and reason; 0 = by the client"),
             received: counter!("messages_received", "Messages from clients"),
             errors: counter!("client_errors", "pusher:error events sent to clients"),
             pauses: counter!(
@@ -299,9 +301,9 @@ impl Metrics {
         }
     }
 
-    /// Counts a connection that was refused, by its close code.
-    pub fn refused(&self, code: u16) {
-        self.refused.get_or_create(&CodeLabel { code }).inc();
+    /// Counts a connection that was refused.
+    pub fn refused(&self, reason: &CloseReason) {
+        self.refused.get_or_create(&RefusalLabel { code: reason.code(), reason: reason.name() }).inc();
     }
 
     /// Counts a connection that was closed as soon as it was accepted, or a client that was refused for its address.
@@ -440,8 +442,9 @@ impl AppMetrics {
         self.subscriptions_refused.get_or_create(&ReasonLabel { app: self.app.clone(), reason }).inc_by(count);
     }
 
-    /// Counts the end of a connection: by the server's close code, or 0 if the client closed or vanished.
-    pub fn closed(&self, code: u16) {
-        self.closed.get_or_create(&CloseLabel { app: self.app.clone(), code }).inc();
+    /// Counts the end of a connection: by the server's close code and reason, or 0 if the client closed or vanished.
+    pub fn closed(&self, reason: Option<&CloseReason>) {
+        let (code, reason) = reason.map_or((0, "client"), |reason| (reason.code(), reason.name()));
+        self.closed.get_or_create(&CloseLabel { app: self.app.clone(), code, reason }).inc();
     }
 }

@@ -101,6 +101,11 @@ impl OpenSockets {
         self.freed.notified().await;
     }
 
+    /// Sockets that there may be.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
     /// Sockets that are open.
     pub fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)

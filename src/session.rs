@@ -46,7 +46,7 @@ pub struct Session {
     /// Its places in the counts of this node and of the app.
     _places: [Seat; 2],
     /// Its place among the clients of its address.
-    _address_seat: Option<AddressSeat>,
+    _address_seat: AddressSeat,
     closed: bool,
 }
 
@@ -76,7 +76,7 @@ impl Session {
         let outbox = Arc::new(Outbox::new(limits.outbox));
         let activity_timeout = limits.activity_timeout;
         outbox.push(ServerEvent::ConnectionEstablished { socket_id, activity_timeout }.encode());
-        let client = Client { tenant: Arc::clone(&tenant), socket_id, outbox };
+        let client = Client { tenant: Arc::clone(&tenant), socket_id, peer: handshake.peer.clone(), outbox };
         node.greeted(&client);
         Ok(Self {
             node: Arc::clone(node),
@@ -96,6 +96,11 @@ impl Session {
             closed: false,
             client,
         })
+    }
+
+    /// The node that it is at.
+    pub fn node(&self) -> &Node {
+        &self.node
     }
 
     /// The connection's name.
@@ -166,8 +171,8 @@ impl Session {
         let tenant = &self.client.tenant;
         self.messages.charge(&tenant.app.rates().messages, now).inspect(|_| {
             tenant.metrics.pauses.inc();
-            let (app, socket_id) = (tenant.app.id(), self.client.socket_id);
-            info!(app, %socket_id, "client is read more slowly: it sends more than limits.messages_per_second allows");
+            let Client { peer, socket_id, .. } = &self.client;
+            info!(app = tenant.app.id(), %peer, %socket_id, "client is read more slowly: it sends more than limits.messages_per_second allows");
         })
     }
 

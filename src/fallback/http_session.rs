@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info};
+use tracing::debug;
 
 use crate::apps::Seat;
 use crate::protocol::{CloseReason, Frame};
@@ -440,11 +440,6 @@ impl Stage {
     fn end(&mut self, id: &Id, reason: &CloseReason) {
         match self {
             Self::Open(session) => {
-                let (socket_id, code) = (session.socket_id(), reason.code());
-                match reason {
-                    CloseReason::SlowConsumer => info!(%socket_id, code, "client closed: it reads too slowly"),
-                    _ => debug!(%socket_id, code, %reason, "client closed by us"),
-                }
                 session.close(Some(reason));
                 let (last, version) = (session.outbox().take(), session.version());
                 *self = Self::Closed { last, farewell: packet::farewell(reason, Some(version)), at: Instant::now() };

@@ -41,7 +41,7 @@ use crate::auth::query_pairs;
 use crate::body_budget::BodyBudget;
 use crate::cluster::RedisCluster;
 use crate::config::{FallbacksConfig, Limits};
-use crate::node::{Handshake, Node, Refusal};
+use crate::node::{Handshake, Node, Refusal, Stranger};
 use crate::open_sockets::Place;
 use crate::protocol::CloseReason;
 use crate::request_body::{BodyError, BodyRules, RequestBody};
@@ -49,7 +49,6 @@ use crate::response::{Body, TEXT, any_body, empty, whole};
 use crate::session::{Session, time_to_leave};
 use crate::shutdown::Shutdown;
 use crate::socket::PeerAddress;
-use crate::untrusted::Untrusted;
 use crate::websocket::TimeLimits;
 
 use http_session::{Heard, HttpSession, Rules};
@@ -295,8 +294,7 @@ impl Fallbacks {
             if self.shutdown.is_requested() {
                 return Err(refuse(CloseReason::ShuttingDown));
             }
-            let handshake =
-                Handshake { key, protocol, origin, secure: peer.secure, network: Some(peer.address.network()) };
+            let handshake = Handshake { key, protocol, origin, secure: peer.secure, peer: &peer.address };
             Session::open(&self.node, &handshake).await
         };
         let verdict = opening.await;
@@ -304,7 +302,10 @@ impl Fallbacks {
             Ok(session) => {
                 debug!(peer = %peer.address, app = session.app_id(), socket_id = %session.socket_id(), "client connected");
             }
-            Err(refusal) => self.note_refusal(peer, refusal),
+            Err(refusal) => {
+                let stranger = Stranger { peer: &peer.address, path: None, key, origin };
+                self.node.refused(&stranger, &refusal.reason);
+            }
         }
         verdict
     }
@@ -322,15 +323,9 @@ impl Fallbacks {
     fn too_many(&self, peer: &Peer) -> Refusal {
         let limit = self.config.sessions_per_address;
         warn!(peer = %peer.address, limit, "an address has as many sessions as fallbacks.sessions_per_address allows");
-        let refusal = Refusal { reason: CloseReason::OverCapacity, version: None };
-        self.note_refusal(peer, &refusal);
-        refusal
-    }
-
-    fn note_refusal(&self, peer: &Peer, refusal: &Refusal) {
-        let (code, reason) = (refusal.reason.code(), refusal.reason.to_string());
-        self.node.metrics().refused(code);
-        info!(peer = %peer.address, code, reason = %Untrusted(&reason), "client refused");
+        let stranger = Stranger { peer: &peer.address, path: None, key: None, origin: None };
+        self.node.refused(&stranger, &CloseReason::AddressOverCapacity);
+        Refusal { reason: CloseReason::AddressOverCapacity, version: None }
     }
 }
 

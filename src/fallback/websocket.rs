@@ -12,7 +12,6 @@ use hyper::header::ORIGIN;
 use hyper::{Request, Response};
 use tokio::select;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
-use tracing::{debug, info};
 
 use crate::config::Limits;
 use crate::node::Refusal;
@@ -112,11 +111,6 @@ impl Conversation {
             Err(refusal) => refusal.map_or((None, None), |refusal| (Some(refusal.reason), refusal.version)),
         };
         let Some(reason) = reason else { return };
-        let (peer, code) = (&self.peer.address, reason.code());
-        match reason {
-            CloseReason::SlowConsumer => info!(%peer, code, "client closed: it reads too slowly"),
-            _ => debug!(%peer, code, %reason, "client closed by us"),
-        }
         if self.framing == Framing::Packets {
             let packets = packet::farewell(&reason, version);
             packets.iter().for_each(|packet| self.wire.say_good_bye(Frame::from_text(packet)));

@@ -3,17 +3,18 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
-use crate::addresses::{AddressSeat, Excess, Network};
+use crate::addresses::{AddressSeat, Excess};
 use crate::apps::Seat;
 use crate::config::origin_allowed;
 use crate::protocol::{CloseReason, SUPPORTED_VERSIONS, UserId};
+use crate::socket::PeerAddress;
 
-use super::{Client, Node, Tenant};
+use super::{Client, Node, Refusal, Tenant};
 
 /// What a client says about itself when it connects, on any transport.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub struct Handshake<'a> {
     /// The app key in the URL.
     pub key: &'a str,
@@ -24,7 +25,7 @@ pub struct Handshake<'a> {
     /// Whether the connection is encrypted, here or at a trusted proxy.
     pub secure: bool,
     /// Where the client is.
-    pub network: Option<Network>,
+    pub peer: &'a PeerAddress,
 }
 
 /// A client that may stay.
@@ -37,18 +38,9 @@ pub struct Admission {
     /// Its places in the counts of this node and of the app.
     pub places: [Seat; 2],
     /// Its place among the clients of its address.
-    pub address_seat: Option<AddressSeat>,
+    pub address_seat: AddressSeat,
     /// Its place in the app's quota. Where connections must be authorised, it gets one only then (§1.6).
     pub app_seat: Option<Seat>,
-}
-
-/// A client that may not.
-#[derive(Debug)]
-pub struct Refusal {
-    /// Why.
-    pub reason: CloseReason,
-    /// Its protocol version, if it gave one that makes sense: it decides the form of the refusal.
-    pub version: Option<u32>,
 }
 
 impl Node {
@@ -89,8 +81,7 @@ impl Node {
         if !origin_allowed(&config.allowed_origins, handshake.origin) {
             return Err(refuse(CloseReason::OriginNotAllowed));
         }
-        let address_seat = handshake.network.map(|network| self.enter(network)).transpose();
-        let address_seat = address_seat.map_err(|_| refuse(CloseReason::OverCapacity))?;
+        let address_seat = self.enter(handshake.peer).map_err(|_| refuse(CloseReason::AddressOverCapacity))?;
         let node_seat = Seat::take(&self.seats, self.max_connections);
         let node_seat = node_seat.ok_or_else(|| refuse(CloseReason::OverCapacity))?;
         let app_seat = match config.authorized_connections {
@@ -102,11 +93,11 @@ impl Node {
     }
 
     /// A place among the clients of an address.
-    fn enter(&self, network: Network) -> Result<AddressSeat, Excess> {
-        self.clients.enter(network, Instant::now()).inspect_err(|excess| {
+    fn enter(&self, peer: &PeerAddress) -> Result<AddressSeat, Excess> {
+        self.clients.enter(peer.network(), Instant::now()).inspect_err(|excess| {
             self.metrics.connection_dropped(excess.name());
-            let (address, setting) = (network, excess.setting());
-            warn!(%address, setting, "client refused: its address has more connections than it may have");
+            let setting = excess.setting();
+            warn!(%peer, setting, "client refused: its address has more connections than it may have");
         })
     }
 
@@ -152,10 +143,24 @@ impl Node {
     /// A connection has ended and left everything: for this reason, or because the client went or vanished. `user_id` was
     /// signed in on it.
     pub fn disconnected(&self, client: &Client, reason: Option<&CloseReason>, user_id: Option<&UserId>) {
-        let Tenant { webhooks, metrics, .. } = &*client.tenant;
+        let Tenant { app, webhooks, metrics, .. } = &*client.tenant;
         webhooks.connection_closed(client.source(), client.socket_id, reason, user_id);
-        metrics.closed(reason.map_or(0, CloseReason::code));
+        metrics.closed(reason);
         metrics.dropped.inc_by(client.outbox.dropped());
+        let (app, peer, socket_id) = (app.id(), &client.peer, client.socket_id);
+        let Some(reason) = reason else {
+            return debug!(app, %peer, %socket_id, "client left or vanished");
+        };
+        let code = reason.code();
+        // A client that reads or sends too slowly is something an operator may want to act on; the rest is everyday life.
+        match reason {
+            CloseReason::SlowConsumer => info!(app, %peer, %socket_id, code, "client closed: it reads too slowly"),
+            CloseReason::UnfinishedMessage => {
+                let text = "client closed: a message was not complete within server.request_timeout";
+                info!(app, %peer, %socket_id, code, "{text}");
+            }
+            _ => debug!(app, %peer, %socket_id, code, %reason, "client closed by us"),
+        }
     }
 }
 

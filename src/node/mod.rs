@@ -6,6 +6,7 @@ mod gauges;
 mod info;
 mod listing;
 mod publish;
+mod refusal;
 mod subscribe;
 mod users;
 
@@ -25,15 +26,17 @@ use crate::metrics::{AppMetrics, Metrics};
 use crate::outbox::Outbox;
 use crate::protocol::{ChannelName, SocketId, UserId};
 use crate::shutdown::Shutdown;
+use crate::socket::PeerAddress;
 use crate::subscription_memory::{Account, AppSubscriptionMemory, SubscriptionMemory};
 use crate::webhooks::{self, AppWebhooks, Webhooks};
 
 use listing::Places;
 
-pub use connect::{Admission, Handshake, Refusal};
+pub use connect::{Admission, Handshake};
 pub use gauges::Gauges;
 pub use listing::{Listing, TooManyListings};
 pub use publish::{ClientEvent, Target, Trigger};
+pub use refusal::{Refusal, Stranger};
 pub use subscribe::{Request as SubscribeRequest, Subscription};
 
 /// One process, with all its apps.
@@ -75,6 +78,8 @@ pub struct Client {
     pub tenant: Arc<Tenant>,
     /// Its name.
     pub socket_id: SocketId,
+    /// Where it is, for the log.
+    pub peer: PeerAddress,
     /// Its queue.
     pub outbox: Arc<Outbox>,
 }

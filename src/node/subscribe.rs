@@ -84,7 +84,7 @@ impl Node {
         let texts = subscription.texts(channel);
         if !memory.charge(texts, request.held) {
             let limit = tenant.subscription_memory.limit();
-            warn!(app = tenant.app.id(), limit, "subscription refused: server.subscription_memory is used up");
+            warn!(app = tenant.app.id(), peer = %client.peer, limit, "subscription refused: server.subscription_memory is used up");
             return Err(SubscriptionError::OutOfMemory);
         }
         let subscriber = Subscriber { socket_id: client.socket_id, outbox: client.outbox.clone(), member };
@@ -165,20 +165,21 @@ impl Node {
     /// Logs a refused subscription where that tells of a limit that an operator set. `channel` is the name as
     /// the client wrote it.
     pub fn subscription_refused(&self, client: &Client, channel: &str, error: &SubscriptionError) {
-        let (app, socket_id, channel) = (client.tenant.app.id(), client.socket_id, Untrusted(channel));
+        let (app, peer, socket_id) = (client.tenant.app.id(), &client.peer, client.socket_id);
+        let channel = Untrusted(channel);
         match error {
             SubscriptionError::Pending(limit) => {
                 let text = "subscription refused: as many changes of this connection wait for Redis as \
                             cluster.pending_per_connection allows";
-                warn!(app, %socket_id, %channel, limit, "{text}");
+                warn!(app, %peer, %socket_id, %channel, limit, "{text}");
             }
             SubscriptionError::TooManyChannels(limit) => {
-                info!(app, %socket_id, %channel, limit, "subscription refused: limits.channels_per_connection is reached");
+                info!(app, %peer, %socket_id, %channel, limit, "subscription refused: limits.channels_per_connection is reached");
             }
             SubscriptionError::TooManyJoins(limit) => {
                 let text = "subscription refused: this connection leaves and joins presence channels more often than \
                             limits.presence_joins_per_minute allows";
-                warn!(app, %socket_id, %channel, limit, "{text}");
+                warn!(app, %peer, %socket_id, %channel, limit, "{text}");
             }
             _ => {}
         }

@@ -49,6 +49,9 @@ pub enum CloseReason {
     /// The server has no place left, by setting or by its open-file limit.
     #[error("Over capacity")]
     OverCapacity,
+    /// The client's address has as many connections or sessions as one may have, or opens them too quickly.
+    #[error("Over capacity")]
+    AddressOverCapacity,
     /// The client reads more slowly than its channels speak, and its outbox is full.
     #[error("Over capacity")]
     SlowConsumer,
@@ -83,9 +86,36 @@ impl CloseReason {
             Self::NoVersion => 4008,
             Self::NotAuthorized | Self::OriginNotAllowed => 4009,
             Self::Terminated(code) => *code,
-            Self::OverCapacity | Self::SlowConsumer | Self::UnfinishedMessage => 4100,
+            Self::OverCapacity | Self::AddressOverCapacity | Self::SlowConsumer | Self::UnfinishedMessage => 4100,
             Self::ShuttingDown | Self::Resubscribe => 4200,
             Self::NoPong => 4201,
+        }
+    }
+
+    /// What metrics call it: several reasons share a close code.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::WebSocketProtocol(_) => "websocket_protocol",
+            Self::InvalidUtf8 => "invalid_utf8",
+            Self::MessageTooLarge => "message_too_large",
+            Self::TlsRequired => "tls_required",
+            Self::UnknownApp(_) => "unknown_app",
+            Self::AppDisabled => "app_disabled",
+            Self::OverQuota => "over_quota",
+            Self::PathNotFound => "path_not_found",
+            Self::InvalidVersion => "invalid_version",
+            Self::UnsupportedVersion => "unsupported_version",
+            Self::NoVersion => "no_version",
+            Self::NotAuthorized => "not_authorized",
+            Self::OriginNotAllowed => "origin_not_allowed",
+            Self::Terminated(_) => "terminated",
+            Self::OverCapacity => "over_capacity",
+            Self::AddressOverCapacity => "address_over_capacity",
+            Self::SlowConsumer => "slow_consumer",
+            Self::UnfinishedMessage => "unfinished_message",
+            Self::ShuttingDown => "shutting_down",
+            Self::Resubscribe => "resubscribe",
+            Self::NoPong => "no_pong",
         }
     }
 }

@@ -103,8 +103,8 @@ impl Public {
         let seat = self.addresses.as_ref().map(|addresses| addresses.enter(Network::of(address.ip()), now()));
         let seat = seat.transpose().inspect_err(|excess| {
             self.metrics.connection_dropped(excess.name());
-            let (address, setting) = (Network::of(address.ip()), excess.setting());
-            warn!(%address, setting, "connection dropped: its address has more than it may have");
+            let (peer, setting) = (Network::of(address.ip()), excess.setting());
+            warn!(%peer, setting, "connection dropped: its address has more than it may have");
         });
         let mut seat = seat.ok()?;
         let deadline = Instant::now() + MAKING_ROOM;

@@ -2,6 +2,7 @@
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
+mod gauges;
 mod lane;
 mod listener;
 mod plain;
@@ -181,6 +182,10 @@ impl Server {
             self.shutdown.clone(),
         );
         self.shutdown.spawn(fallback::sweep(Arc::clone(&fallbacks)));
+        let open_sockets = OpenSockets::new(self.max_sockets);
+        let (held, max_connections) = (Arc::clone(&open_sockets), self.node.max_connections());
+        let gauges = gauges::Gauges { sockets: held, bodies: bodies.clone(), max_connections };
+        self.node.metrics().register(Box::new(gauges));
         let router = router::Router::new(
             &server,
             Arc::clone(&self.node),
@@ -193,7 +198,7 @@ impl Server {
         let public = listener::Public {
             router,
             tls: self.tls,
-            sockets: OpenSockets::new(self.max_sockets),
+            sockets: open_sockets,
             addresses: (!server.trust_forwarded_headers).then_some(sockets),
             metrics: self.node.metrics().clone(),
             http2_streams: server.http2_streams,

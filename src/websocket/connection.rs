@@ -6,18 +6,18 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use crate::node::Refusal;
+use crate::open_sockets::Place;
+use crate::outbox::Outbox;
+use crate::protocol::{ClientError, CloseReason, Frame};
+use crate::session::{Due, Session, time_to_leave};
+use crate::shutdown::Shutdown;
+use crate::socket::Socket;
 use tokio::select;
 use tokio::time::{sleep_until, timeout};
-use tracing::{debug, info};
-
-use crate::node::Refusal;
-use crate::outbox::Outbox;
-use crate::protocol::{ClientError, CloseReason, Frame, SocketId};
-use crate::session::{Due, Session, time_to_leave};
-use crate::socket::{PeerAddress, Socket};
 
 use super::Context;
-use super::alarm::Alarm;
+use super::alarm::{Alarm, TimeLimits};
 use super::inbound::{Inbound, Silence};
 use super::outbound::{PING, farewell};
 use super::reader::Message;
@@ -46,14 +46,18 @@ enum End {
 struct Conversation {
     inbound: Inbound,
     session: Session,
-    context: Context,
+    shutdown: Shutdown,
+    limits: Arc<TimeLimits>,
+    /// Of its socket, for as long as this lives.
+    _place: Option<Arc<Place>>,
 }
 
 /// Serves a client until it goes, is sent away or vanishes.
 pub(super) fn converse(socket: Socket, early: Vec<u8>, session: Session, context: Context) -> impl Future<Output = ()> {
     let outbox = Arc::clone(session.outbox());
     let inbound = Inbound::new(socket, early, outbox, session.message_limit());
-    Conversation { inbound, session, context }.run()
+    let Context { shutdown, limits, place, .. } = context;
+    Conversation { inbound, session, shutdown, limits, _place: place }.run()
 }
 
 /// Tells a client why it may not stay.
@@ -80,34 +84,30 @@ impl Conversation {
 
     /// Ends the session, and says good-bye to the peer.
     async fn end(self, end: End) {
-        let Self { inbound, mut session, context: Context { peer, .. } } = self;
+        let Self { inbound, mut session, _place, .. } = self;
         // Before any good-byes: the others should not wait for a peer that may be gone.
         session.close(if let End::Server(reason) = &end { Some(reason) } else { None });
         let outbox = Arc::clone(session.outbox());
-        let (socket_id, version) = (session.socket_id(), session.version());
+        let version = session.version();
         drop(session);
         match end {
-            End::Server(reason) => {
-                log_our_decision(&reason, &peer, socket_id);
-                part(inbound, &outbox, &reason, Some(version)).await;
-            }
+            End::Server(reason) => part(inbound, &outbox, &reason, Some(version)).await,
             End::Client => {
-                debug!(%peer, %socket_id, "client closed");
                 if poll_fn(|cx| Poll::Ready(outbox.poll_drain(cx))).await.is_pending() {
                     let _ = timeout(FAREWELL_TIMEOUT, poll_fn(|cx| outbox.poll_drain(cx))).await;
                 }
             }
-            End::Lost => debug!(%peer, %socket_id, "connection lost"),
+            End::Lost => {}
         }
     }
 
     /// Handles messages and deadlines, and writes what others leave to this task. Whatever is our decision closes the
     /// outbox.
     async fn listen(&mut self) -> End {
-        let Self { inbound, session, context } = self;
+        let Self { inbound, session, shutdown, limits, .. } = self;
         let outbox = Arc::clone(session.outbox());
         let mut timer = pin!(sleep_until(session.deadline().into()));
-        let mut stopping = pin!(context.shutdown.requested());
+        let mut stopping = pin!(shutdown.requested());
         let mut leave_at: Option<Instant> = None;
         let mut alarm = Alarm::default();
         loop {
@@ -117,7 +117,7 @@ impl Conversation {
                 result = poll_fn(|cx| outbox.poll_write(cx)) => return result.map_or(End::Lost, End::Server),
                 silence = poll_fn(|cx| {
                     let silence = inbound.poll_hear(cx, |message, now| hear(session, &message, now));
-                    alarm.poll(cx, inbound, &outbox, &context.limits, silence)
+                    alarm.poll(cx, inbound, &outbox, limits, silence)
                 }) => match silence {
                     Some(Silence::Closed) => return End::Client,
                     Some(Silence::Lost) => return End::Lost,
@@ -136,7 +136,7 @@ impl Conversation {
                     timer.as_mut().reset(leave_at.map_or(deadline, |leave_at| leave_at.min(deadline)).into());
                 }
                 () = &mut stopping, if leave_at.is_none() => {
-                    let leave = Instant::now() + time_to_leave(&context.node, context.limits.drain);
+                    let leave = Instant::now() + time_to_leave(session.node(), limits.drain);
                     leave_at = Some(leave);
                     timer.as_mut().reset(leave.min(session.deadline()).into());
                 }
@@ -178,16 +178,4 @@ async fn part(mut inbound: Inbound, outbox: &Outbox, reason: &CloseReason, versi
         }
     };
     let _ = timeout(FAREWELL_TIMEOUT, last_words).await;
-}
-
-/// A client that reads or sends too slowly is something an operator may want to act on; the rest is everyday life.
-fn log_our_decision(reason: &CloseReason, peer: &PeerAddress, socket_id: SocketId) {
-    let code = reason.code();
-    match reason {
-        CloseReason::SlowConsumer => info!(%peer, %socket_id, code, "client closed: it reads too slowly"),
-        CloseReason::UnfinishedMessage => {
-            info!(%peer, %socket_id, code, "client closed: a message was not complete within server.request_timeout");
-        }
-        _ => debug!(%peer, %socket_id, code, %reason, "client closed by us"),
-    }
 }

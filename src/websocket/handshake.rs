@@ -13,10 +13,10 @@ use hyper_util::server::conn::auto::upgrade::downcast;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
-use tracing::{debug, info};
+use tracing::debug;
 
 use crate::auth::query_pairs;
-use crate::node::{Handshake, Node, Refusal};
+use crate::node::{Handshake, Node, Refusal, Stranger};
 use crate::open_sockets::Place;
 use crate::protocol::CloseReason;
 use crate::response::{Date, TEXT, respond};
@@ -24,7 +24,6 @@ use crate::rewound::Rewound;
 use crate::session::Session;
 use crate::shutdown::Shutdown;
 use crate::socket::{PeerAddress, Socket};
-use crate::untrusted::Untrusted;
 
 use super::alarm::TimeLimits;
 use super::connection;
@@ -211,10 +210,9 @@ impl Upgraded {
 async fn judge(context: &Context, asked: &Asked<'_>) -> Result<Session, Refusal> {
     let verdict = open(context, asked).await;
     if let Err(refusal) = &verdict {
-        let (code, reason) = (refusal.reason.code(), refusal.reason.to_string());
-        context.node.metrics().refused(code);
-        let (path, reason) = (Untrusted(asked.path), Untrusted(&reason));
-        info!(peer = %context.peer, %path, code, %reason, "client refused");
+        let Asked { path, key, origin, .. } = *asked;
+        let stranger = Stranger { peer: &context.peer, path: Some(path), key, origin };
+        context.node.refused(&stranger, &refusal.reason);
     }
     verdict
 }
@@ -226,8 +224,7 @@ async fn open(context: &Context, asked: &Asked<'_>) -> Result<Session, Refusal> 
         let version = protocol.and_then(|text| text.parse().ok());
         return Err(Refusal { reason: CloseReason::PathNotFound, version });
     };
-    let network = Some(context.peer.network());
-    let handshake = Handshake { key, protocol, origin: asked.origin, secure: context.secure, network };
+    let handshake = Handshake { key, protocol, origin: asked.origin, secure: context.secure, peer: &context.peer };
     let session = Session::open(&context.node, &handshake).await?;
     debug!(peer = %context.peer, app = session.app_id(), socket_id = %session.socket_id(), "client connected");
     Ok(session)

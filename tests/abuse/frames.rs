@@ -106,4 +106,6 @@ async fn a_message_that_is_not_finished_in_time_ends_its_connection_whatever_com
     .await;
     assert_eq!(siege.outcome, CONNECTIONS, "closed: {siege}");
     siege.cost_at_most(2 * CONNECTIONS as u64 * 64 * KIB);
+    let closed = server.metric("fanfare_connections_closed_total", "unfinished_message").await;
+    assert_eq!(closed, CONNECTIONS as u64, "closed for that reason");
 }

@@ -43,6 +43,9 @@ async fn metrics_are_openmetrics_text_and_follow_the_connections() {
     let client = server.connect().await;
     assert!((metric(&mut http, "fanfare_connections").await - 1.0).abs() < f64::EPSILON);
     let response = http.get("/metrics").await;
+    // Of the public listener.
+    assert!((metric(&mut http, "fanfare_sockets").await - 1.0).abs() < f64::EPSILON, "{}", response.body);
+    assert!(metric(&mut http, "fanfare_sockets_limit").await >= metric(&mut http, "fanfare_connections_limit").await);
     let kind = response.header("content-type").unwrap_or_default();
     assert!(kind.starts_with("application/openmetrics-text") || kind.starts_with("text/plain"), "{kind}");
     assert!(response.body.ends_with("# EOF\n"), "{}", response.body);
@@ -60,9 +63,8 @@ async fn refused_clients_are_not_counted_as_connections() {
     let _client = server.connect().await;
     assert!((metric(&mut admin(&server).await, "fanfare_connections").await - 1.0).abs() < f64::EPSILON);
     let page = admin(&server).await.get("/metrics").await.body;
-    for line in
-        ["fanfare_connections_refused_total{code=\"4001\"} 3", "fanfare_connections_refused_total{code=\"4005\"} 1"]
-    {
+    for line in ["{code=\"4001\",reason=\"unknown_app\"} 3", "{code=\"4005\",reason=\"path_not_found\"} 1"] {
+        let line = format!("fanfare_connections_refused_total{line}");
         assert!(page.lines().any(|found| found == line), "{line} is not in\n{page}");
     }
 }

@@ -326,6 +326,10 @@ async fn an_address_has_so_many_clients_whatever_they_come_with() {
     };
     let response = http.send(begin("abc").as_bytes()).await;
     assert!(response.body.contains("4100"), "{}", response.body);
+    let page = server.metrics().await;
+    let line = "fanfare_connections_refused_total{code=\"4100\",reason=\"address_over_capacity\"} ";
+    assert!(page.contains(line), "{page}");
+    assert!(!page.contains("reason=\"over_capacity\""), "{page}");
 }
 
 #[tokio::test]
