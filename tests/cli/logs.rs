@@ -142,23 +142,55 @@ fn each_refused_client_is_one_line_with_the_reason_and_the_code() {
 fn lines_of_one_kind_are_limited_and_those_left_out_are_counted() {
     let folder = Folder::new();
     let file = folder.write("fanfare.toml", format!("{LISTENERS}{APP}"));
-    let server = Server::start(fanfare(&["serve", "--config", &file, "--set=log.repeat_limit=3"]));
+    let sets = ["--set=log.repeat_limit=4", "--set=server.trust_forwarded_headers=true"];
+    let server = Server::start(fanfare(&["serve", "--config", &file, sets[0], sets[1]]));
     let long = format!("/app/{}?protocol=7", "x".repeat(5000));
-    for _ in 0..10 {
-        refused(&server, &long, &[]);
+    for host in 1..=10 {
+        refused(&server, &long, &[("X-Forwarded-For", &format!("192.0.2.{host}"))]);
     }
     let metrics = get(server.admin, "/metrics").1;
-    assert!(metrics.contains("\nfanfare_log_lines_suppressed_total 7\n"), "{metrics}");
+    assert!(metrics.contains("\nfanfare_log_lines_suppressed_total 6\n"), "{metrics}");
     let output = server.stop();
     let lines = parsed(&output);
     let refused: Vec<&Value> = lines.iter().filter(|line| line["message"] == "client refused").collect();
-    assert_eq!(refused.len(), 3, "{output}");
+    assert_eq!(refused.len(), 4, "{output}");
     // A stranger's text is cut.
     let path = refused[0]["path"].as_str().unwrap();
     assert!(path.len() < 250 && path.ends_with("more bytes)"), "{path}");
     // What is left out is told when its time is over, and at the latest at the end.
     let more: Vec<&Value> = lines.iter().filter(|line| line["more"].is_u64()).collect();
     assert_eq!(more.len(), 1, "{output}");
-    assert_eq!(more[0]["more"], 7, "{output}");
-    assert_eq!(more[0]["message"], "and 7 more like this: client refused", "{output}");
+    assert_eq!(more[0]["more"], 6, "{output}");
+    assert_eq!(more[0]["message"], "and 6 more like this: client refused", "{output}");
+}
+
+#[test]
+fn one_peer_does_not_hide_what_is_said_of_others_nor_one_app_of_another() {
+    let folder = Folder::new();
+    let app = |id| format!("[[apps]]\nid = \"{id}\"\nkey = \"key-{id}\"\nsecret = \"s\"\nallowed_origins = [\"x\"]\n");
+    let file = folder.write("fanfare.toml", format!("{LISTENERS}{}{}", app(1), app(2)));
+    let sets = ["--set=log.repeat_limit=8", "--set=server.trust_forwarded_headers=true"];
+    let server = Server::start(fanfare(&["serve", "--config", &file, sets[0], sets[1]]));
+    let attempt = |app: u32, peer: &str, origin: &str| {
+        refused(&server, &format!("/app/key-{app}?protocol=7"), &[("X-Forwarded-For", peer), ("Origin", origin)]);
+    };
+    // All of a household, or a machine that has a network of its own.
+    (1..=20).for_each(|host| attempt(1, &format!("2001:db8::{host}"), "http://flood.example"));
+    attempt(1, "192.0.2.1", "http://honest.example");
+    // All that may be said of the first app.
+    (1..=20).for_each(|host| attempt(1, &format!("198.51.100.{host}"), "http://flood.example"));
+    attempt(2, "192.0.2.1", "http://honest.example");
+    let output = server.stop();
+    let lines = parsed(&output);
+    let written = |app: &str, origin: &str| {
+        let is_that =
+            |line: &&Value| line["message"] == "client refused" && line["app"] == app && line["origin"] == origin;
+        lines.iter().filter(is_that).count()
+    };
+    assert_eq!(written("1", "http://honest.example"), 1, "{output}");
+    assert_eq!(written("1", "http://flood.example"), 2 + 5, "{output}");
+    assert_eq!(written("2", "http://honest.example"), 1, "{output}");
+    let more: Vec<(&Value, &Value)> =
+        lines.iter().filter(|line| line["more"].is_u64()).map(|line| (&line["app"], &line["more"])).collect();
+    assert_eq!(more, [(&Value::from("1"), &Value::from(41 - 8))], "{output}");
 }
