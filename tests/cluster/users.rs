@@ -1,5 +1,7 @@
 //! Signed-in users, wherever they are.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::support::{Client, Cluster, Node};
@@ -92,4 +94,24 @@ async fn a_user_is_terminated_at_all_nodes() {
     // The user may come back.
     let mut again = b.sign_in("7").await;
     again.expect_silence().await;
+}
+
+#[tokio::test]
+async fn while_redis_is_silent_one_sign_in_of_a_connection_waits_and_no_more() {
+    let cluster = Cluster::with(1, |settings| {
+        // Redis may be silent for half a lease before it counts as lost.
+        (settings.lease, settings.timeout) = (Duration::from_secs(60), Duration::from_secs(30));
+    })
+    .await;
+    let mut client = cluster.nodes[0].sign_in("ann").await;
+    let again = client.sign_in_request(&json!({ "id": "ann", "watchlist": ["bob"] }).to_string());
+    cluster.redis.freeze();
+    client.send(again.clone()).await;
+    for _ in 0..3 {
+        client.send(again.clone()).await;
+        let error = client.expect("pusher:error").await.json.to_string();
+        assert!(error.contains("An earlier sign-in of this connection waits"), "{error}");
+    }
+    cluster.redis.thaw();
+    client.expect("pusher:signin_success").await;
 }
