@@ -42,6 +42,15 @@ enum Form {
     Unsigned,
 }
 
+/// Why an answer with status 200 is no yes.
+#[derive(Debug, PartialEq)]
+enum NoYes {
+    /// It says no: `{"fanfare":"deny"}`.
+    Denied,
+    /// It says neither, but this.
+    Unclear(&'static str),
+}
+
 impl Expected {
     pub(super) fn new(wish: Wish<'_>, accept_true: bool) -> Self {
         Self { signs_in: wish == Wish::SignIn, accept_true }
@@ -62,45 +71,52 @@ impl Expected {
         }
         match self.read(answer.body.trim_ascii()) {
             Ok(data) => Verdict::Allowed(data.map(Arc::from)),
-            Err(reason) => Verdict::Undecided(format!("it answered 200 with {reason}")),
+            Err(NoYes::Denied) => Verdict::Denied(StatusCode::FORBIDDEN),
+            Err(NoYes::Unclear(what)) => Verdict::Undecided(format!("it answered 200 with {what}")),
         }
     }
 
-    fn read(self, body: &[u8]) -> Result<Option<String>, &'static str> {
+    fn read(self, body: &[u8]) -> Result<Option<String>, NoYes> {
         let text = std::str::from_utf8(body).unwrap_or_default();
-        match body {
-            [] => Err("nothing, as Laravel does with BROADCAST_CONNECTION=log or null"),
-            b"true" if self.accept_true && !self.signs_in => Ok(None),
-            b"true" if self.signs_in => Err("`true`, which names no user"),
-            b"true" => {
-                Err("`true`, as Laravel does with BROADCAST_CONNECTION=redis; auth.forward.accept_true allows it")
-            }
-            [b'<', ..] => Err("a page, perhaps one to log in or one for paths that do not exist"),
+        let what = match body {
+            [] => "nothing, as Laravel does with BROADCAST_CONNECTION=log or null",
+            b"true" if self.accept_true && !self.signs_in => return Ok(None),
+            b"true" if self.signs_in => "`true`, which names no user",
+            b"true" => "`true`, as Laravel does with BROADCAST_CONNECTION=redis; auth.forward.accept_true allows it",
+            [b'<', ..] => "a page, perhaps one to log in or one for paths that do not exist",
             _ => match json::object::<Map<String, Value>>(text) {
-                Err(_) => Err("something else than a JSON object"),
-                Ok(members) => self.form(&members).map(|_| self.data(members)),
+                Err(_) => "something else than a JSON object",
+                Ok(members) => return self.form(&members).map(|_| self.data(members)),
             },
-        }
+        };
+        Err(NoYes::Unclear(what))
     }
 
-    fn form(self, members: &Map<String, Value>) -> Result<Form, &'static str> {
+    fn form(self, members: &Map<String, Value>) -> Result<Form, NoYes> {
+        let word = members.get("fanfare");
+        if word.is_some_and(|word| word == "deny") {
+            return Err(NoYes::Denied);
+        }
         if members.get("auth").and_then(Value::as_str).is_some_and(is_token) {
             return Ok(Form::Signed);
         }
-        if members.get("fanfare").is_some_and(|word| word == "allow") {
+        if word.is_some_and(|word| word == "allow") {
             return Ok(Form::Explicit);
         }
         let names_a_user = |data: &Value| data.get("user_id").is_some();
         let unsigned = !self.signs_in && members.len() == 1 && members.get("channel_data").is_some_and(names_a_user);
-        match unsigned {
-            true if self.accept_true => Ok(Form::Unsigned),
-            true => Err("`channel_data` and no `auth`, as Laravel does with BROADCAST_CONNECTION=redis; \
-                         auth.forward.accept_true allows it"),
-            false if ["error", "errors", "message"].iter().any(|name| members.contains_key(*name)) => {
-                Err("an object that tells of an error; answer 403 for a no")
+        let what = match unsigned {
+            true if self.accept_true => return Ok(Form::Unsigned),
+            true => {
+                "`channel_data` and no `auth`, as Laravel does with BROADCAST_CONNECTION=redis; \
+                         auth.forward.accept_true allows it"
             }
-            false => Err("an object that has neither `auth`, as Pusher's libraries make it, nor \"fanfare\":\"allow\""),
-        }
+            false if ["error", "errors", "message"].iter().any(|name| members.contains_key(*name)) => {
+                "an object that tells of an error; answer 403 for a no"
+            }
+            false => "an object that has neither `auth`, as Pusher's libraries make it, nor \"fanfare\":\"allow\"",
+        };
+        Err(NoYes::Unclear(what))
     }
 
     /// The text to sign along: `channel_data` or `user_data` as every library makes it, or else the user in plain members.
@@ -153,7 +169,7 @@ mod tests {
     }
 
     /// What is made of an answer with status 200: the data, or a part of the reason.
-    fn read(signs_in: bool, accept_true: bool, body: &str) -> Result<Option<String>, &'static str> {
+    fn read(signs_in: bool, accept_true: bool, body: &str) -> Result<Option<String>, NoYes> {
         Expected { signs_in, accept_true }.read(body.as_bytes())
     }
 
@@ -196,15 +212,23 @@ mod tests {
             (false, true, r#"{"auth":true}"#, "neither"),
             (false, true, r#"{"auth":null}"#, "neither"),
             (false, true, r#"{"fanfare":true}"#, "neither"),
-            (false, true, r#"{"fanfare":"deny"}"#, "neither"),
             (false, true, r#"{"error":"Forbidden"}"#, "tells of an error"),
             (false, true, r#"{"message":"Unauthenticated.","channel_data":{"user_id":"7"}}"#, "tells of an error"),
             (false, true, r#"{"channel_data":{}}"#, "neither"),
             (false, false, r#"{"channel_data":{"user_id":"7"}}"#, "auth.forward.accept_true"),
             (true, true, r#"{"channel_data":{"user_id":"7"}}"#, "neither"),
         ] {
-            let found = read(signs_in, accept_true, body).unwrap_err();
-            assert!(found.contains(reason), "{body}: {found}");
+            let found = read(signs_in, accept_true, body);
+            let Err(NoYes::Unclear(what)) = found else { panic!("{body}: {found:?}") };
+            assert!(what.contains(reason), "{body}: {what}");
+        }
+    }
+
+    #[test]
+    fn a_no_is_one_whatever_stands_beside_it() {
+        for body in [r#"{"fanfare":"deny"}"#, r#"{"fanfare":"deny","user_id":"7"}"#, &signed(r#","fanfare":"deny""#)] {
+            assert_eq!(read(false, true, body), Err(NoYes::Denied), "{body}");
+            assert_eq!(read(true, true, body), Err(NoYes::Denied), "{body}");
         }
     }
 }
