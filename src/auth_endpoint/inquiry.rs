@@ -11,6 +11,7 @@ use crate::authorizers::{Authorizer, Blame, Caller, Question, Wish};
 use crate::config::{AppConfig, KeyPair};
 use crate::metrics::AuthOutcome;
 use crate::protocol::{ChannelName, Kind, SocketId, json};
+use crate::socket::PeerAddress;
 use crate::untrusted::Untrusted;
 
 use super::fields::{Fields, Malformed, Names};
@@ -37,7 +38,7 @@ pub(super) struct Inquiry<'a> {
     pub(super) pair: &'a KeyPair,
     pub(super) socket_id: SocketId,
     pub(super) caller: Caller,
-    pub(super) peer: &'a str,
+    pub(super) peer: &'a PeerAddress,
 }
 
 impl<'a> Asked<'a> {
@@ -59,7 +60,12 @@ impl<'a> Asked<'a> {
 }
 
 /// Who asks. What a browser attaches by itself, cookies and remembered passwords, counts only if the page may use it.
-pub(super) fn caller(headers: &HeaderMap, cookies_count: bool, params: Vec<(String, String)>) -> Caller {
+pub(super) fn caller(
+    peer: &PeerAddress,
+    headers: &HeaderMap,
+    cookies_count: bool,
+    params: Vec<(String, String)>,
+) -> Caller {
     let text = |value: &HeaderValue| value.to_str().ok().map(str::to_owned);
     let mut authorizations = headers.get_all(AUTHORIZATION).iter();
     let authorization = authorizations.next().filter(|_| authorizations.next().is_none()).and_then(text);
@@ -67,6 +73,7 @@ pub(super) fn caller(headers: &HeaderMap, cookies_count: bool, params: Vec<(Stri
     // HTTP/2 may send them in several headers.
     let cookies: Vec<_> = headers.get_all(COOKIE).iter().filter_map(text).collect();
     Caller {
+        network: peer.network(),
         authorization: authorization.filter(|header| cookies_count || deliberate(header)),
         cookies: Some(cookies.join("; ")).filter(|cookies| cookies_count && !cookies.is_empty()),
         headers: headers.clone(),
@@ -135,7 +142,7 @@ impl Inquiry<'_> {
         match answer {
             Ok(answer) => {
                 self.context.node.metrics().auth_request(&self.app.id, AuthOutcome::Allowed);
-                debug!(app = self.app.id, peer = self.peer, what, socket_id = %self.socket_id, "auth request allowed");
+                debug!(app = self.app.id, peer = %self.peer, what, socket_id = %self.socket_id, "auth request allowed");
                 Ok(answer)
             }
             Err(refusal) => Err(refused(self.context, Some(self.app), self.peer, what, refusal)),
@@ -144,7 +151,13 @@ impl Inquiry<'_> {
 }
 
 /// Counts and logs a refusal. Nobody else learns the reason, so it is not hidden among the details.
-pub(super) fn refused(context: &Context, app: Option<&AppConfig>, peer: &str, what: &str, refusal: Refusal) -> Refusal {
+pub(super) fn refused(
+    context: &Context,
+    app: Option<&AppConfig>,
+    peer: &PeerAddress,
+    what: &str,
+    refusal: Refusal,
+) -> Refusal {
     let id = app.map_or("", |app| app.id.as_str());
     let blame = refusal.blame();
     let outcome = if blame == Blame::Backend { AuthOutcome::Failed } else { AuthOutcome::Denied };
@@ -152,9 +165,9 @@ pub(super) fn refused(context: &Context, app: Option<&AppConfig>, peer: &str, wh
     let reason = refusal.to_string();
     let (what, reason) = (Untrusted(what), Untrusted(&reason));
     if blame == Blame::Caller {
-        info!(app = id, peer, %what, %reason, "auth request refused");
+        info!(app = id, %peer, %what, %reason, "auth request refused");
     } else {
-        warn!(app = id, peer, %what, %reason, "auth request refused");
+        warn!(app = id, %peer, %what, %reason, "auth request refused");
     }
     refusal
 }

@@ -28,6 +28,7 @@ use crate::node::{Node, Tenant};
 use crate::request_body::{BodyError, BodyRules, read_body};
 use crate::response::{JAVASCRIPT, JSON, NOSNIFF, TEXT, respond};
 use crate::shutdown::Shutdown;
+use crate::socket::PeerAddress;
 
 use fields::{Fields, Malformed};
 use inquiry::{Asked, Inquiry, caller, refused};
@@ -62,10 +63,10 @@ pub enum Endpoint {
     Users,
 }
 
-/// Answers a request to one of the two paths. `peer` is for the log.
+/// Answers a request to one of the two paths. `peer` is where it came from.
 pub async fn handle(
     context: &Context,
-    peer: &str,
+    peer: &PeerAddress,
     request: Request<Incoming>,
     endpoint: Endpoint,
 ) -> Response<Full<Bytes>> {
@@ -174,7 +175,7 @@ fn callback(query: &Fields) -> Result<Callback, Malformed> {
 /// The body of a success, and what the page may read of it.
 async fn answer(
     context: &Context,
-    peer: &str,
+    peer: &PeerAddress,
     headers: &HeaderMap,
     fields: Fields,
     endpoint: Endpoint,
@@ -203,7 +204,7 @@ async fn answer(
     };
     let answer = match asked {
         Ok(Asked { names, socket_id, pair }) => {
-            let caller = caller(headers, cookies_count, fields.params());
+            let caller = caller(peer, headers, cookies_count, fields.params());
             let inquiry = Inquiry { context, app, authorizer, pair, socket_id, caller, peer };
             inquiry.answer(names).await
         }

@@ -1,7 +1,6 @@
 //! Asks the app's backend, which knows its sessions better than anybody else. The backend answers as its own auth endpoint
 //! would, but need not sign: what it says of the user is signed here, for exactly the socket and channel that were asked for.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,10 +9,10 @@ use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, COOKIE, HeaderName, Hea
 use hyper::{Request, Uri};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use sha2::{Digest, Sha256};
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tracing::debug;
 
+use crate::addresses::Network;
 use crate::config::ForwardConfig;
 use crate::http_client::HttpClient;
 use crate::shutdown::Shutdown;
@@ -21,13 +20,11 @@ use crate::untrusted::Untrusted;
 
 use super::backend_answer::{Expected, Verdict};
 use super::cache::Cache;
+use super::turns::Turns;
 use super::{Caller, Question, Refused, SetupError, Wish};
 
 /// Bytes of a backend's answer. A sign-in with the largest `user_data` that is allowed by default fits twice.
 const MAX_ANSWER: usize = 64 * 1024;
-
-/// Questions to one backend at the same time. More wait, no longer than an answer may take.
-const CONCURRENCY: usize = 64;
 
 /// The authorizer of an app whose backend decides.
 #[derive(Debug)]
@@ -45,7 +42,7 @@ pub struct Forward {
 struct Backend {
     client: HttpClient,
     timeout: Duration,
-    permits: Arc<Semaphore>,
+    turns: Turns<Network>,
 }
 
 impl Forward {
@@ -65,7 +62,7 @@ impl Forward {
             headers: config.headers.iter().map(header).collect(),
             params: config.params.clone(),
             accept_true: config.accept_true,
-            backend: Backend { client, timeout: config.timeout, permits: Arc::new(Semaphore::new(CONCURRENCY)) },
+            backend: Backend { client, timeout: config.timeout, turns: Turns::new(config.concurrency) },
             cache: Some(Cache::new(config.cache, shutdown.clone())).filter(|_| !config.cache.is_zero()),
         })
     }
@@ -78,11 +75,12 @@ impl Forward {
         };
         let request = self.request(url, question);
         let expected = Expected::new(question.wish, self.accept_true);
+        let from = question.caller.network;
         let verdict = match &self.cache {
-            None => self.backend.ask(request, expected).await,
+            None => self.backend.ask(from, request, expected).await,
             Some(cache) => {
                 let backend = self.backend.clone();
-                let ask = || async move { backend.ask(request, expected).await };
+                let ask = || async move { backend.ask(from, request, expected).await };
                 let keep = |verdict: &Verdict| !matches!(verdict, Verdict::Undecided(_));
                 let verdict = cache.get(self.key(question), ask, keep).await;
                 verdict.unwrap_or_else(|| Verdict::Undecided("the server stops".to_owned()))
@@ -132,8 +130,9 @@ impl Forward {
         request
     }
 
-    /// Everything that the backend decides by, and not the socket: whoever reconnects has another one. Lengths and numbers
-    /// stand in front, so that no two questions look the same.
+    /// Everything that the backend decides by, and not the socket: whoever reconnects has another one. Also the address, as
+    /// nobody shall wait for a question that waits behind those of somebody else. Lengths and numbers stand in front, so that
+    /// no two questions look the same.
     fn key(&self, question: &Question<'_>) -> [u8; 32] {
         let caller = question.caller;
         let mut digest = Sha256::new();
@@ -142,6 +141,7 @@ impl Forward {
             Wish::Subscribe(channel) => add(format!("channel {channel}").as_bytes()),
             Wish::SignIn => add(b"user"),
         }
+        add(caller.network.to_string().as_bytes());
         for value in [&caller.cookies, &caller.authorization] {
             add(value.as_ref().map_or("0".to_owned(), |value| format!("1{value}")).as_bytes());
         }
@@ -161,12 +161,14 @@ impl Forward {
 }
 
 impl Backend {
-    async fn ask(&self, request: Request<Full<Bytes>>, expected: Expected) -> Verdict {
-        let Ok(permit) = timeout(self.timeout, self.permits.acquire()).await else {
-            return Verdict::Undecided(format!("{CONCURRENCY} earlier questions are not answered yet"));
+    async fn ask(&self, from: Network, request: Request<Full<Bytes>>, expected: Expected) -> Verdict {
+        let Ok(turn) = timeout(self.timeout, self.turns.take(from)).await else {
+            return Verdict::Undecided(
+                "earlier questions from this address, or of many, are not answered yet".to_owned(),
+            );
         };
         let answer = self.client.send(request, self.timeout, MAX_ANSWER).await;
-        drop(permit);
+        drop(turn);
         match answer {
             Ok(answer) => expected.verdict(&answer, MAX_ANSWER),
             Err(error) => Verdict::Undecided(error.to_string()),

@@ -19,6 +19,7 @@ mod jwt_crypto;
 mod public_key;
 mod refused;
 mod tokens;
+mod turns;
 
 use std::collections::HashMap;
 use std::io;
@@ -27,6 +28,7 @@ use std::path::PathBuf;
 use hyper::HeaderMap;
 use tracing::warn;
 
+use crate::addresses::Network;
 use crate::config::AppConfig;
 use crate::protocol::{ChannelName, SocketId};
 use crate::shutdown::Shutdown;
@@ -74,8 +76,10 @@ pub enum Wish<'a> {
 }
 
 /// What a request says about who sent it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Caller {
+    /// Where it came from.
+    pub network: Network,
     /// The `Authorization` header.
     pub authorization: Option<String>,
     /// The `Cookie` header, if its page may use it.

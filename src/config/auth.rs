@@ -84,6 +84,8 @@ pub struct ForwardConfig {
     pub user_url: String,
     /// How long the backend may take.
     pub timeout: Duration,
+    /// Questions to the backend at the same time, of which one address has half at most.
+    pub concurrency: usize,
     /// How long an answer is good for the same question; 0 = it is asked each time.
     pub cache: Duration,
     /// Headers of the client's request that go along, besides its cookies and its authorization.
@@ -126,6 +128,7 @@ impl ForwardConfig {
             url: url.into(),
             user_url: String::new(),
             timeout: Duration::from_secs(5),
+            concurrency: 64,
             cache: Duration::ZERO,
             headers: vec!["X-CSRF-Token".to_owned(), "X-XSRF-Token".to_owned()],
             params: Vec::new(),

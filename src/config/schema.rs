@@ -188,6 +188,7 @@ fn forward<V: Visitor>(v: &mut V, forward: &mut ForwardConfig) {
     v.key("url", &mut forward.url, url("https://example.com/broadcasting/auth").required());
     v.key("user_url", &mut forward.user_url, optional_url("https://example.com/broadcasting/user-auth"));
     v.key("timeout", &mut forward.timeout, duration(Duration::from_millis(100)..=MINUTE));
+    v.key("concurrency", &mut forward.concurrency, number(1..=10_000));
     v.key("cache", &mut forward.cache, duration(Duration::ZERO..=10 * MINUTE));
     v.key("headers", &mut forward.headers, header_names());
     v.key("params", &mut forward.params, parameters());

@@ -184,6 +184,50 @@ async fn a_backend_has_its_time() {
 }
 
 #[tokio::test]
+async fn an_address_that_asks_for_much_does_not_keep_others_waiting() {
+    let web = backend(200, allow(json!({}))).await;
+    let server = TestServer::with(|config| {
+        config.server.trust_forwarded_headers = true;
+        config.apps[0].auth.forward = Some(ForwardConfig::new(web.url.clone()));
+    })
+    .await;
+    web.hold(true);
+    let mut waiting = Vec::new();
+    let mut ask = async |address: &str, channel: &str| {
+        let request = Ask::channel("1.2", channel).header("X-Forwarded-For", address).bytes();
+        let mut http = server.http().await;
+        waiting.push(tokio::spawn(async move { http.send(&request).await }));
+    };
+    // Twice as much as one backend is asked at a time, by a household with an address for each question.
+    for n in 0..128 {
+        ask(&format!("2001:db8::{n}"), &format!("private-greedy-{n}")).await;
+    }
+    web.expect_seen(32).await;
+    for n in 1..=8 {
+        ask(&format!("203.0.113.{n}"), "private-honest").await;
+    }
+    // Nobody has been answered yet.
+    let seen = web.expect_seen(40).await;
+    let asked = |about: &str| {
+        let channels = seen.iter().filter_map(|seen| seen.field("channel_name"));
+        channels.filter(|channel| channel.starts_with(about)).count()
+    };
+    assert_eq!((asked("private-greedy"), asked("private-honest")), (32, 8));
+    web.hold(false);
+    for answer in waiting {
+        answer.await.unwrap().json();
+    }
+}
+
+#[tokio::test]
+async fn a_backend_can_say_no_in_words() {
+    let web = backend(200, json!({ "fanfare": "deny" })).await;
+    let server = server_with(&web, |_| {}).await;
+    ask().forbidden(&server).await;
+    Ask::user("1.2").forbidden(&server).await;
+}
+
+#[tokio::test]
 async fn on_a_presence_channel_and_at_a_sign_in_the_backend_must_name_a_user() {
     let web = backend(200, allow(json!({}))).await;
     let server = server_with(&web, |_| {}).await;
