@@ -1,6 +1,7 @@
 //! What one key cannot know: rules between settings, and rules for a server that is about to start.
 
 use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::{ClusterDriver, Config, KeyPair};
@@ -94,6 +95,11 @@ impl Config {
                 format!("{path:?} is where WebSockets and the HTTP API are; expected a path that begins otherwise");
             conflicts.push(("fallbacks.path".to_owned(), text));
         }
+        let (public, admin) = (self.server.listen, self.admin.listen);
+        if overlap(public, admin) {
+            let text = format!("{admin} is taken by server.listen {public}; expected another port");
+            conflicts.push(("admin.listen".to_owned(), text));
+        }
         conflicts.extend(self.cluster.conflicts().into_iter().map(|(path, text)| (path.to_owned(), text)));
         conflicts
     }
@@ -135,5 +141,46 @@ impl Config {
             warnings.extend(app.auth_warnings().into_iter().map(below));
         }
         warnings
+    }
+}
+
+/// Whether two listeners cannot have both addresses.
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let (a, b) = (one.ip().to_canonical(), other.ip().to_canonical());
+    // Those of IPv6 are all of IPv4 as well.
+    let covers = |all: IpAddr, ip: IpAddr| all.is_unspecified() && (all.is_ipv6() || ip.is_ipv4());
+    one.port() != 0 && one.port() == other.port() && (a == b || covers(a, b) || covers(b, a))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_overlap_that_cannot_both_be_bound() {
+        let overlap = |one: &str, other: &str| {
+            let (one, other) = (one.parse().unwrap(), other.parse().unwrap());
+            assert_eq!(overlap(one, other), overlap(other, one), "{one} {other}");
+            overlap(one, other)
+        };
+        for (one, other) in [
+            ("127.0.0.1:1", "127.0.0.1:1"),
+            ("0.0.0.0:1", "127.0.0.1:1"),
+            ("0.0.0.0:1", "[::]:1"),
+            ("[::]:1", "10.0.0.5:1"),
+            ("[::]:1", "[::1]:1"),
+            ("[::ffff:10.0.0.5]:1", "10.0.0.5:1"),
+        ] {
+            assert!(overlap(one, other), "{one} {other}");
+        }
+        for (one, other) in [
+            ("127.0.0.1:1", "127.0.0.1:2"),
+            ("127.0.0.1:0", "127.0.0.1:0"),
+            ("127.0.0.1:1", "127.0.0.2:1"),
+            ("0.0.0.0:1", "[::1]:1"),
+            ("[::1]:1", "127.0.0.1:1"),
+        ] {
+            assert!(!overlap(one, other), "{one} {other}");
+        }
     }
 }

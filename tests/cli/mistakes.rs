@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::support::{APP, Folder, Process, fanfare};
+use crate::support::{APP, Folder, Process, Server, fanfare};
 
 /// What `serve` and `check` say about these sources, without the folder's name. They have to say the same.
 #[track_caller]
@@ -352,6 +352,29 @@ fn the_secret_of_the_examples_is_refused_where_other_machines_can_connect() {
     loopback("127.1.2.3:0").expect_err("listening");
     let file = folder.write("own.toml", own);
     assert_eq!(fanfare(&["check", "--config", &file]).run().succeeded(), format!("{file}: ok (1 app)\n"));
+}
+
+#[test]
+fn two_listeners_at_one_address_are_a_mistake_that_names_both() {
+    let with = |public: &str, admin: &str| {
+        mistakes(
+            Some(&format!("[server]\nlisten = {public:?}\n[admin]\nlisten = {admin:?}\n{APP}")),
+            &[("FANFARE_LOG_LEVEL", "off")],
+            &[],
+        )
+    };
+    for (public, admin) in [("127.0.0.1:6001", "127.0.0.1:6001"), ("0.0.0.0:6001", "127.0.0.1:6001")] {
+        let expected =
+            format!("fanfare.toml:4: admin.listen: {admin} is taken by server.listen {public}; expected another port");
+        assert_eq!(with(public, admin), [expected]);
+    }
+    let env = [("FANFARE_SERVER_LISTEN", "[::]:9601")];
+    let expected = "admin.listen: 127.0.0.1:9601 is taken by server.listen [::]:9601; expected another port";
+    assert_eq!(mistakes(Some(APP), &env, &[]), [expected]);
+    // Port 0 is another one each time.
+    Server::start(fanfare(&["serve", "--listen=127.0.0.1:0", "--admin-listen=127.0.0.1:0", "--log-format=json"]).envs(
+        &[("FANFARE_APPS_0_ID", "1"), ("FANFARE_APPS_0_KEY", "k"), ("FANFARE_APPS_0_SECRET", "0123456789abcdef")],
+    ));
 }
 
 #[test]
