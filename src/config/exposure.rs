@@ -1,19 +1,24 @@
 //! What lets others in who should not be: secrets that can be read or guessed, and a private listener in public.
 
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::layers::{Layer, Layers};
+use super::layers::{Layer, Layers, Place};
 use super::validate::DEMO_SECRET;
-use super::{Config, Secret};
+use super::{Config, RedisUrl, Secret};
 
 /// Bytes of a secret below which it can be guessed.
 const LONG_ENOUGH: usize = 16;
 
 impl Config {
-    /// What is allowed for a server that is about to start, but opens it to others: the path, and the reason. `file` is the
-    /// configuration file.
-    pub(super) fn exposures(&self, layers: &Layers, file: Option<&Path>) -> Vec<(String, String)> {
+    /// What is allowed for a server that is about to start, but opens it to others: the place, and the reason. `file` is the
+    /// configuration file, `secret_files` are those that secrets came from.
+    pub(super) fn exposures(
+        &self,
+        layers: &Layers,
+        file: Option<&Path>,
+        mut secret_files: Vec<(Place, PathBuf)>,
+    ) -> Vec<(Place, String)> {
         let mut exposures = Vec::new();
         // That of the examples is refused where it matters.
         let short = |secret: &Secret| secret.expose().len() < LONG_ENOUGH && secret.expose() != DEMO_SECRET;
@@ -22,7 +27,7 @@ impl Config {
                 "shorter than {LONG_ENOUGH} characters, so that it can be guessed from any signature; take the output of \
                  `openssl rand -hex 32`"
             );
-            exposures.push((format!("{table}.secret"), text));
+            exposures.push((layers.place(&format!("{table}.secret")), text));
         }
         let admin = self.admin.listen.ip().to_canonical();
         if !stays_inside(admin) {
@@ -32,14 +37,20 @@ impl Config {
                  from others by a firewall",
                 self.admin.listen
             );
-            exposures.push(("admin.listen".to_owned(), text));
+            exposures.push((layers.place("admin.listen"), text));
         }
         let readable = file.is_some_and(is_readable_by_all);
         if let Some(path) = self.secrets().into_iter().find(|path| readable && layers.get(Layer::File, path).is_some())
         {
             let text = "the file has secrets in it, and every user of this machine can read it; chmod o-r, or keep secrets in \
                         files of their own (`…_file`)";
-            exposures.push((path, text.to_owned()));
+            exposures.push((layers.place_in(Layer::File, &path), text.to_owned()));
+        }
+        let tls = self.server.tls.as_ref().map(|tls| (layers.place("server.tls.private_key"), tls.private_key.clone()));
+        secret_files.extend(tls);
+        for (place, path) in secret_files.into_iter().filter(|(_, path)| is_readable_by_all(path)) {
+            let text = format!("every user of this machine can read {path:?}, which has a secret in it; chmod o-r");
+            exposures.push((place, text));
         }
         exposures
     }
@@ -54,6 +65,8 @@ impl Config {
             paths.extend(headers.map(|(number, _)| format!("apps.{index}.webhooks.{number}.headers")));
         }
         paths.extend(["cluster.password", "cluster.sentinel_password"].map(str::to_owned));
+        let has_password = |url: &String| RedisUrl::masked(url) != *url;
+        paths.extend(self.cluster.urls.iter().any(has_password).then(|| "cluster.urls".to_owned()));
         paths
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::path::PathBuf;
 
 use super::layers::{Layer, Layers, Place, Sources, env_name};
 use super::rule::{Given, MASK, Rule};
@@ -61,15 +62,15 @@ impl Config {
         for (path, conflict) in config.conflicts().into_iter().chain(obstacles) {
             reader.refuse(&path, conflict);
         }
+        let line = |(place, text): (Place, String)| format!("{}: {text}", place.text);
         if reader.mistakes.is_empty() {
-            let warning = |(path, text): (String, String)| format!("{}: {text}", layers.place(&path).text);
-            let exposures = server.map(|sources| config.exposures(layers, sources.file.as_deref()));
-            let exposures = exposures.unwrap_or_default();
-            let warnings = config.warnings().into_iter().chain(exposures).map(warning).collect();
+            let warnings = config.warnings().into_iter().map(|(path, text)| (layers.place(&path), text));
+            let exposures =
+                server.map(|sources| config.exposures(layers, sources.file.as_deref(), reader.secret_files));
+            let warnings = warnings.chain(exposures.unwrap_or_default()).map(line).collect();
             return Ok(Loaded { config, warnings });
         }
         reader.mistakes.sort_by(|(one, _), (other, _)| one.cmp(other));
-        let line = |(place, text): (Place, String)| format!("{}: {text}", place.text);
         Err(ConfigError { mistakes: reader.mistakes.into_iter().map(line).collect() })
     }
 }
@@ -87,6 +88,8 @@ struct Reader<'a> {
     lists: BTreeMap<String, usize>,
     /// Variables that a `secret_env` names.
     secret_variables: BTreeSet<String>,
+    /// Files that secrets came from.
+    secret_files: Vec<(Place, PathBuf)>,
     mistakes: Vec<(Place, String)>,
 }
 
@@ -192,6 +195,7 @@ impl<'a> Reader<'a> {
             tables: BTreeSet::new(),
             lists: BTreeMap::new(),
             secret_variables: BTreeSet::new(),
+            secret_files: Vec::new(),
             mistakes: Vec::new(),
         }
     }
@@ -227,7 +231,11 @@ impl<'a> Reader<'a> {
                 [] => continue,
                 [(way, path, given)] => match self.read_secret(way, given) {
                     Ok(_) if found.is_some() => {}
-                    Ok(text) => found = Some(Secret::new(text)),
+                    Ok(secret) => {
+                        found = Some(Secret::new(secret));
+                        let file = given.text().filter(|_| way == 1).map(PathBuf::from);
+                        self.secret_files.extend(file.map(|file| (layers.place_in(layer, path), file)));
+                    }
                     // As with other files, what is replaced may be there elsewhere.
                     Err(_) if found.is_some() && given.text().is_some() => {}
                     Err(reason) => self.mistakes.push((layers.place_in(layer, path), reason)),

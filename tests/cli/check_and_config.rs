@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::support::{APP, Folder, Server, fanfare};
+use crate::support::{APP, Folder, Server, fanfare, pem};
 
 fn repository(file: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap()
@@ -145,6 +145,59 @@ fn a_file_with_secrets_that_everybody_can_read_brings_a_warning() {
     folder.chmod("demo.toml", 0o644);
     let found = warnings(&["--config", &folder.path("demo.toml"), "--set", "server.listen=127.0.0.1:6001"]);
     assert!(found.len() == 1 && found[0].contains(":7: apps.0.auth.jwt.secret: the file has secrets"), "{found:#?}");
+}
+
+#[test]
+fn every_file_with_a_secret_that_everybody_can_read_brings_a_warning() {
+    let folder = Folder::new();
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let certificate = folder.write("tls.crt", pem("CERTIFICATE", made.cert.der()));
+    let key = folder.write("tls.key", pem("PRIVATE KEY", &made.signing_key.serialize_der()));
+    let long = "0123456789abcdef0123456789abcdef";
+    let [app, next, jwt, redis, sentinel] =
+        ["app", "next", "jwt", "redis", "sentinel"].map(|name| folder.write(name, long));
+    let master = folder.write("master", "ZmFuZmFyZSBkZXY6IGV2ZXJ5Ym9keSBoYXMgdGhpcy4=");
+    let text = format!(
+        "[server.tls]\ncertificate = {certificate:?}\nprivate_key = {key:?}\n\
+         [cluster]\npassword_file = {redis:?}\nsentinel_password_file = {sentinel:?}\n\
+         [[apps]]\nid = \"1\"\nkey = \"k\"\nsecret_file = {app:?}\nencryption_master_key_file = {master:?}\n\
+         [[apps.keys]]\nkey = \"next\"\nsecret_file = {next:?}\n\
+         [apps.auth.jwt]\nalgorithms = [\"HS256\"]\nsecret_file = {jwt:?}\n"
+    );
+    let file = folder.write("fanfare.toml", text);
+    // What is no secret may be read by everybody, and so may the configuration then.
+    folder.chmod("tls.crt", 0o644);
+    folder.chmod("fanfare.toml", 0o644);
+    folder.chmod("app", 0o640);
+    assert_eq!(warnings(&["--config", &file]), Vec::<String>::new());
+    for (name, place) in [
+        ("tls.key", "3: server.tls.private_key"),
+        ("redis", "5: cluster.password_file"),
+        ("sentinel", "6: cluster.sentinel_password_file"),
+        ("app", "10: apps.0.secret_file"),
+        ("master", "11: apps.0.encryption_master_key_file"),
+        ("next", "14: apps.0.keys.0.secret_file"),
+        ("jwt", "17: apps.0.auth.jwt.secret_file"),
+    ] {
+        folder.chmod(name, 0o604);
+        let secret = folder.path(name);
+        let expected = format!(
+            "{file}:{place}: every user of this machine can read {secret:?}, which has a secret in it; chmod o-r"
+        );
+        assert_eq!(warnings(&["--config", &file]), [expected]);
+        folder.chmod(name, 0o600);
+    }
+    // A password in a URL is one, too.
+    let url = folder.write("url.toml", format!("{APP}[cluster]\nurls = [\"redis://:hunter2@redis.example\"]\n"));
+    folder.chmod("url.toml", 0o644);
+    let secret = format!("apps.0.secret_file={app}");
+    let args = ["--config", &url, "--set", &secret];
+    let found = warnings(&args);
+    assert!(found.len() == 1 && found[0].starts_with(&format!("{url}:4: apps.0.secret: the file has ")), "{found:#?}");
+    folder.write("url.toml", fs::read_to_string(&url).unwrap().replace("secret = \"the-secret-of-the-file\"\n", ""));
+    folder.chmod("url.toml", 0o644);
+    let found = warnings(&args);
+    assert!(found.len() == 1 && found[0].starts_with(&format!("{url}:5: cluster.urls: the file has ")), "{found:#?}");
 }
 
 #[test]
