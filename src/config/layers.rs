@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use toml::de::{DeTable, DeValue};
 
 use super::rule::Given;
+use super::schema::secret_names;
 
 /// Where settings come from.
 #[derive(Debug, Clone, Default)]
@@ -153,10 +154,13 @@ impl Layers {
     /// Where the value of `path` comes from, or else where it could have been given.
     pub(super) fn place(&self, path: &str) -> Place {
         let parent = path.rsplit_once('.').map_or("", |(parent, _)| parent);
-        let given = Layer::ALL.into_iter().find(|layer| self.get(*layer, path).is_some());
+        // That of a secret may be given in three ways; other settings have only one, which is the first of them.
+        let names = secret_names(path);
+        let name = |layer| names.iter().find(|name| self.get(layer, name).is_some());
+        let given = Layer::ALL.into_iter().find_map(|layer| Some((layer, &**name(layer)?)));
         let near = || Layer::ALL.into_iter().rev().find(|layer| self.has_table_in(*layer, parent));
-        match given.or_else(near) {
-            Some(layer) => self.place_in(layer, path),
+        match given.or_else(|| Some((near()?, path))) {
+            Some((layer, path)) => self.place_in(layer, path),
             None => Place { order: (0, 0), text: path.to_owned() },
         }
     }

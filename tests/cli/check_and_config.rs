@@ -201,6 +201,32 @@ fn every_file_with_a_secret_that_everybody_can_read_brings_a_warning() {
 }
 
 #[test]
+fn a_warning_about_a_secret_names_the_source_that_it_came_from() {
+    let folder = Folder::new();
+    let file = folder.write("fanfare.toml", APP);
+    let short = folder.write("short", "hunter2\n");
+    let other = folder.write("other.toml", APP.replace("the-secret-of-the-file", "hunter2"));
+    let set = format!("apps.0.secret_file={short}");
+    let assert_named = |config: &str, env: &[(&str, &str)], args: &[&str], place: &str| {
+        let output = fanfare(&[&["check", "--config", config], args].concat()).envs(env).run();
+        output.succeeded();
+        let expected = format!("warning: {place}: shorter than 16 characters");
+        assert!(output.stderr.starts_with(&expected) && output.stderr.lines().count() == 1, "{expected}\n{output}");
+    };
+    assert_named(&file, &[], &["--set", &set], "--set apps.0.secret_file");
+    assert_named(&file, &[("FANFARE_APPS_0_SECRET_FILE", &short)], &[], "FANFARE_APPS_0_SECRET_FILE");
+    let variables = [("FANFARE_APPS_0_SECRET_ENV", "SHORT"), ("SHORT", "hunter2")];
+    assert_named(&file, &variables, &[], "FANFARE_APPS_0_SECRET_ENV");
+    assert_named(&file, &variables, &["--set", "apps.0.secret=hunter3"], "--set apps.0.secret");
+    assert_named(&other, &[], &[], &format!("{other}:4: apps.0.secret"));
+    // A file that everybody can read is the one with the secrets, whatever replaces them.
+    folder.chmod("fanfare.toml", 0o644);
+    let long = [("FANFARE_APPS_0_SECRET", "0123456789abcdef")];
+    let output = fanfare(&["check", "--config", &file]).envs(&long).run();
+    assert!(output.stderr.starts_with(&format!("warning: {file}:4: apps.0.secret: the file has secrets")), "{output}");
+}
+
+#[test]
 fn a_short_secret_brings_a_warning_that_does_not_show_it() {
     let folder = Folder::new();
     let short = "[[apps.keys]]\nkey = \"next\"\nsecret = \"hunter2\"\n";
