@@ -1,16 +1,17 @@
 //! `fanfare check`: what `serve` would say about a configuration, without serving.
 
-use crate::{Config, Server, memory};
+use crate::{Config, Server};
 
-use super::settings::SourceArgs;
+use super::settings::{SourceArgs, machine};
 use super::{CliError, output};
 
 const EXAMPLES: &str = "\
 Examples:
   fanfare check --config fanfare.toml
 
-Prints every mistake, not only the first one. FANFARE_ variables count, as they
-do for `fanfare serve`.";
+Prints every mistake, not only the first one, and warns of what is allowed but
+probably not meant. FANFARE_ variables count, as they do for `fanfare serve`, and
+so does the open-file limit: check with the one that the server will have.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -22,9 +23,8 @@ pub(super) struct Args {
 impl Args {
     pub(super) fn run(self) -> Result<(), CliError> {
         let file = self.sources.config.clone();
-        let loaded = Config::load_for_server(&self.sources.sources(Vec::new()))?;
-        let of_memory = memory::total().map(|total| loaded.config.memory_warnings(total)).unwrap_or_default();
-        for warning in loaded.warnings.iter().chain(&of_memory) {
+        let loaded = Config::load_for_server(&self.sources.sources(Vec::new()), &machine(true))?;
+        for warning in &loaded.warnings {
             output::remark(format_args!("warning: {warning}"));
         }
         Server::check(&loaded.config)?;

@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 
 use tracing::{info, warn};
 
-use crate::{Config, Server, memory};
+use crate::{Config, Server};
 
 use super::CliError;
 use super::logging::{self, LogArgs};
-use super::settings::SourceArgs;
+use super::settings::{SourceArgs, machine};
 use super::signals::Signals;
 
 const EXAMPLES: &str = "\
@@ -42,10 +42,9 @@ impl Args {
         let mut flags = self.log.overrides();
         flags.extend(self.listen.map(|address| ("server.listen".to_owned(), address)));
         flags.extend(self.admin_listen.map(|address| ("admin.listen".to_owned(), address)));
-        let loaded = Config::load_for_server(&self.sources.sources(flags))?;
+        let loaded = Config::load_for_server(&self.sources.sources(flags), &machine(false))?;
         logging::start(&loaded.config.log)?;
-        let of_memory = memory::total().map(|total| loaded.config.memory_warnings(total)).unwrap_or_default();
-        for warning in loaded.warnings.into_iter().chain(of_memory) {
+        for warning in loaded.warnings {
             warn!("{warning}");
         }
         serve(loaded.config, |_| Ok(()))

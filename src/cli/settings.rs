@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use crate::config::Sources;
+use crate::config::{Machine, Sources};
+use crate::{Server, memory};
 
 /// The flags that name the sources of a configuration.
 #[derive(Debug, Clone, clap::Args)]
@@ -29,6 +30,13 @@ impl SourceArgs {
 pub(super) fn environment() -> Vec<(String, String)> {
     let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
     std::env::vars_os().map(|(name, value)| (text(name), text(value))).collect()
+}
+
+/// This machine, as a server finds it that is started with the limits of this process.
+pub(super) fn machine(warns_of_defaults: bool) -> Machine {
+    // As `serve` does, which tells if it fails.
+    let _ = rlimit::increase_nofile_limit(u64::MAX);
+    Machine { memory: memory::total(), connections: Server::most_connections(), warns_of_defaults }
 }
 
 fn key_and_value(text: &str) -> Result<(String, String), &'static str> {

@@ -8,7 +8,7 @@ use super::layers::{Layer, Layers, Place, Sources, env_name};
 use super::rule::{Given, MASK, Rule};
 use super::schema::{self, Visitor, secret_names};
 use super::suggest::KnownNames;
-use super::{AppConfig, Config, Secret};
+use super::{AppConfig, Config, Machine, Secret};
 
 /// A configuration that passed every check.
 #[derive(Debug)]
@@ -33,24 +33,24 @@ impl Config {
     /// # Errors
     /// All mistakes at once: an unreadable file, a syntax error, an unknown key, a wrong type or an impossible value.
     pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
-        Self::read(sources, false)
+        Self::read(sources, None)
     }
 
-    /// Reads all sources for a server that is about to start with them.
+    /// Reads all sources for a server that is about to start with them on this machine.
     ///
     /// # Errors
     /// Those of [`Config::load`]; and no apps, or the secret of the examples where other machines can connect.
-    pub fn load_for_server(sources: &Sources) -> Result<Loaded, ConfigError> {
-        Self::read(sources, true)
+    pub fn load_for_server(sources: &Sources, machine: &Machine) -> Result<Loaded, ConfigError> {
+        Self::read(sources, Some(machine))
     }
 
-    fn read(sources: &Sources, for_server: bool) -> Result<Loaded, ConfigError> {
+    fn read(sources: &Sources, machine: Option<&Machine>) -> Result<Loaded, ConfigError> {
         let layers = Layers::read(sources).map_err(|mistakes| ConfigError { mistakes })?;
-        Self::of_layers(&layers, for_server.then_some(sources))
+        Self::of_layers(&layers, machine.map(|machine| (sources, machine)))
     }
 
-    /// Makes one of what was read; `server` has the sources if a server is about to start with it.
-    pub(super) fn of_layers(layers: &Layers, server: Option<&Sources>) -> Result<Loaded, ConfigError> {
+    /// Makes one of what was read; `server` has the sources and the machine if a server is about to start with it.
+    pub(super) fn of_layers(layers: &Layers, server: Option<(&Sources, &Machine)>) -> Result<Loaded, ConfigError> {
         let mut reader = Reader::new(layers);
         let mut config = Self::default();
         schema::node(&mut reader, &mut config);
@@ -64,10 +64,14 @@ impl Config {
         }
         let line = |(place, text): (Place, String)| format!("{}: {text}", place.text);
         if reader.mistakes.is_empty() {
-            let warnings = config.warnings().into_iter().map(|(path, text)| (layers.place(&path), text));
-            let exposures =
-                server.map(|sources| config.exposures(layers, sources.file.as_deref(), reader.secret_files));
-            let warnings = warnings.chain(exposures.unwrap_or_default()).map(line).collect();
+            let place = |(path, text): (String, String)| (layers.place(&path), text);
+            let mut warnings: Vec<_> = config.warnings().into_iter().map(place).collect();
+            let mut of_memory = None;
+            if let Some((sources, machine)) = server {
+                warnings.extend(config.exposures(layers, sources.file.as_deref(), reader.secret_files));
+                of_memory = config.memory_warning(machine);
+            }
+            let warnings = warnings.into_iter().map(line).chain(of_memory).collect();
             return Ok(Loaded { config, warnings });
         }
         reader.mistakes.sort_by(|(one, _), (other, _)| one.cmp(other));

@@ -42,6 +42,7 @@ pub use fallbacks::FallbacksConfig;
 pub use layers::Sources;
 pub use load::{ConfigError, Loaded};
 pub use master_key::MasterKey;
+pub use memory_bounds::Machine;
 pub use pattern::{matches, origin_allowed};
 pub use redis_url::{RedisPlace, RedisUrl};
 pub use rule::is_url;

@@ -143,6 +143,12 @@ impl Server {
         config.server.tls.as_ref().map_or(Ok(()), |tls| tls::acceptor(tls).map(drop))
     }
 
+    /// The clients that the open-file limit of this process leaves room for; `None` where the system does not say.
+    pub fn most_connections() -> Option<u64> {
+        let (open_files, _) = rlimit::getrlimit(rlimit::Resource::NOFILE).ok()?;
+        Some(room(open_files).0)
+    }
+
     /// Where the public listener is.
     pub fn local_addr(&self) -> SocketAddr {
         self.addresses.0
@@ -330,19 +336,24 @@ struct Capacity {
     sockets: usize,
 }
 
-/// What the open-file limit leaves, and what is configured. An eighth of the descriptors is no client's: half of it is for
-/// further requests to the public listener, half for the operator, Redis, webhooks and files.
+/// What the open-file limit leaves, and what is configured.
 fn capacity(configured: u64) -> Capacity {
     let Ok((open_files, _)) = rlimit::getrlimit(rlimit::Resource::NOFILE) else {
         return Capacity { clients: configured, sockets: usize::MAX };
     };
-    let reserve = (open_files / 8).clamp(64, 2048).min(open_files / 2);
-    let possible = open_files.saturating_sub(reserve).max(1);
+    let (possible, reserve) = room(open_files);
     if configured > possible {
         warn!(configured, possible, open_files, "server.max_connections is more than the open-file limit allows");
     }
     let clients = if configured == 0 { possible } else { configured.min(possible) };
     Capacity { clients, sockets: usize::try_from(possible + reserve / 2).unwrap_or(usize::MAX) }
+}
+
+/// The open files that clients may have, and the rest. An eighth of all is no client's: half of it is for further requests to
+/// the public listener, half for the operator, Redis, webhooks and files.
+fn room(open_files: u64) -> (u64, u64) {
+    let reserve = (open_files / 8).clamp(64, 2048).min(open_files / 2);
+    (open_files.saturating_sub(reserve).max(1), reserve)
 }
 
 #[cfg(test)]

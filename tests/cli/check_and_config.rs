@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::support::{APP, Folder, Server, fanfare, pem};
+use crate::support::{APP, Fanfare, Folder, LISTENERS, Server, fanfare, pem};
 
 fn repository(file: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap()
@@ -94,7 +94,7 @@ fn the_configuration_that_the_readme_shows_is_a_good_one() {
     let secret = folder.write("secret", "the output of openssl rand\n");
     assert_eq!(block.matches("\"/run/secrets/fanfare\"").count(), 1, "{block}");
     let file = folder.write("fanfare.toml", block.replace("/run/secrets/fanfare", &secret));
-    let output = fanfare(&["check", "--config", &file]).run();
+    let output = Fanfare::check(&["--config", &file]).run();
     assert_eq!((output.succeeded(), output.stderr.as_str()), (&*format!("{file}: ok (1 app)\n"), ""));
     // Without the file it is not: the path counts.
     let file = folder.write("without.toml", block.replace("/run/secrets/fanfare", &folder.path("missing")));
@@ -115,7 +115,7 @@ fn the_readme_names_the_variables_that_make_an_app() {
 
 /// What `check` warns of, without the word.
 fn warnings(args: &[&str]) -> Vec<String> {
-    let output = fanfare(&[&["check"], args].concat()).run();
+    let output = Fanfare::check(args).run();
     output.succeeded();
     let warning = |line: &str| line.strip_prefix("warning: ").expect("nothing but warnings").to_owned();
     output.stderr.lines().map(warning).collect()
@@ -208,7 +208,7 @@ fn a_warning_about_a_secret_names_the_source_that_it_came_from() {
     let other = folder.write("other.toml", APP.replace("the-secret-of-the-file", "hunter2"));
     let set = format!("apps.0.secret_file={short}");
     let assert_named = |config: &str, env: &[(&str, &str)], args: &[&str], place: &str| {
-        let output = fanfare(&[&["check", "--config", config], args].concat()).envs(env).run();
+        let output = Fanfare::check(&[&["--config", config], args].concat()).envs(env).run();
         output.succeeded();
         let expected = format!("warning: {place}: shorter than 16 characters");
         assert!(output.stderr.starts_with(&expected) && output.stderr.lines().count() == 1, "{expected}\n{output}");
@@ -258,8 +258,64 @@ fn limits_that_come_to_more_than_the_memory_bring_a_warning() {
     let folder = Folder::new();
     let file = folder.write("fanfare.toml", APP);
     let found = warnings(&["--config", &file, "--set", "server.max_connections=10000000"]);
-    assert!(found.len() == 1 && found[0].starts_with("10000000 connections may have "), "{found:#?}");
-    assert!(found[0].contains("lower server.max_connections, limits.connections, limits.outbox"), "{found:#?}");
+    assert!(found.len() == 1 && found[0].starts_with("the limits come to "), "{found:#?}");
+    assert!(found[0].contains("for 10000000 connections (server.max_connections or limits.connections;"), "{found:#?}");
     let found = warnings(&["--config", &file, "--set", "server.subscription_memory=1024 GiB"]);
-    assert!(found.len() == 1 && found[0].contains("server.subscription_memory"), "{found:#?}");
+    assert!(found.len() == 1 && found[0].contains("1024.0 GiB for subscriptions"), "{found:#?}");
+}
+
+#[test]
+fn limits_that_fit_one_by_one_but_not_together_bring_one_warning_that_names_them_all() {
+    let folder = Folder::new();
+    let webhook = "[[apps.webhooks]]\nurl = \"http://127.0.0.1:1/\"\n";
+    let file = folder.write("fanfare.toml", format!("{APP}{webhook}"));
+    let Some(memory) = fanfare::memory::total() else { return };
+    // Six tenths of it, and what one connection may have waiting.
+    let (most, each) = (memory / 10 * 6, (1024 + 64 + 2 * 256) * 1024);
+    let connections = format!("server.max_connections={}", most / each);
+    let subscriptions = format!("server.subscription_memory={most}");
+    let found = warnings(&["--config", &file, "--set", &connections, "--set", &subscriptions]);
+    let [found] = &found[..] else { panic!("not one warning: {found:#?}") };
+    let connections = format!(" for {} connections (", most / each);
+    for part in [
+        &*connections,
+        " for subscriptions (server.subscription_memory)",
+        " for request bodies (server.body_memory)",
+        " for cached events (limits.cache_size of every app)",
+        " for webhooks (webhooks.max_pending of every endpoint, max_unwritten)",
+    ] {
+        assert!(found.contains(part), "{found}");
+    }
+}
+
+#[test]
+fn without_a_configured_number_as_many_connections_count_as_the_open_file_limit_allows() {
+    let folder = Folder::new();
+    let file = folder.write("fanfare.toml", format!("{LISTENERS}{APP}[apps.limits]\noutbox = \"1 GiB\"\n"));
+    let expected = "for 896 connections (as many as the open-file limit allows, because server.max_connections is 0;";
+    let checked = Fanfare::with_open_files(1024, &["check", "--config", &file]).run();
+    checked.succeeded();
+    assert!(
+        checked.stderr.starts_with("warning: the limits come to ") && checked.stderr.contains(expected),
+        "{checked}"
+    );
+    assert_eq!(checked.stderr.lines().count(), 1, "{checked}");
+    let mut server = Fanfare::with_open_files(1024, &["serve", "--config", &file]).start();
+    assert!(server.expect_err("the limits come to ").contains(expected), "{server}");
+    server.expect_err("listening");
+    // The limit is what it can be raised to, and `serve` raises it.
+    let soft = Fanfare::typed(&format!("sh -c 'ulimit -Sn 128; exec fanfare check --config {file}'")).run();
+    soft.succeeded();
+    assert!(soft.stderr.contains("as many as the open-file limit allows"), "{soft}");
+    assert!(!soft.stderr.contains("for 64 connections"), "{soft}");
+}
+
+#[test]
+fn a_server_with_nothing_but_defaults_is_quiet_about_memory() {
+    let folder = Folder::new();
+    let file = folder.write("fanfare.toml", format!("{LISTENERS}{APP}"));
+    for server in [Server::start(fanfare(&["serve", "--config", &file])), Server::dev()] {
+        let log = server.stop().stderr;
+        assert!(!log.contains("of memory"), "{log}");
+    }
 }

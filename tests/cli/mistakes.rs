@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::support::{APP, Folder, Process, Server, fanfare};
+use crate::support::{APP, Fanfare, Folder, Process, Server, fanfare};
 
 /// What `serve` and `check` say about these sources, without the folder's name. They have to say the same.
 #[track_caller]
@@ -11,7 +11,8 @@ fn mistakes(file: Option<&str>, env: &[(&str, &str)], args: &[&str]) -> Vec<Stri
     let named = file.map(|content| folder.write("fanfare.toml", content));
     let config: Vec<&str> = named.iter().flat_map(|path| ["--config", path]).collect();
     let [serve, check] = ["serve", "check"].map(|command| {
-        let output = fanfare(&[&[command], &config[..], args].concat()).envs(env).run();
+        // So few that they are nothing to warn of.
+        let output = Fanfare::with_open_files(128, &[&[command], &config[..], args].concat()).envs(env).run();
         output.failed(2).replace(&folder.path(""), "")
     });
     assert_eq!(serve, check);
@@ -410,7 +411,7 @@ fn an_app_id_that_is_no_number_brings_a_warning_about_python() {
     let file = folder.write("fanfare.toml", APP.replace("id = \"1\"", "id = \"shop\""));
     let text = format!("{file}:2: apps.0.id: \"shop\": the official Python library `pusher` takes ids of digits only");
     for command in ["check", "config"] {
-        let output = fanfare(&[command, "--config", &file]).run();
+        let output = Fanfare::with_open_files(128, &[command, "--config", &file]).run();
         output.succeeded();
         assert!(output.stderr.starts_with(&format!("warning: {text}")), "{output}");
         assert_eq!(output.stderr.lines().count(), 1, "{output}");
@@ -421,6 +422,6 @@ fn an_app_id_that_is_no_number_brings_a_warning_about_python() {
     server.expect_err("listening");
 
     let quiet = folder.write("numeric.toml", APP);
-    let output = fanfare(&["check", "--config", &quiet]).run();
+    let output = Fanfare::check(&["--config", &quiet]).run();
     assert_eq!((output.succeeded(), output.stderr.as_str()), (&*format!("{quiet}: ok (1 app)\n"), ""));
 }

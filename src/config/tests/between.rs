@@ -53,7 +53,7 @@ fn the_fallbacks_have_a_path_of_their_own() {
 
 #[test]
 fn a_server_needs_an_app() {
-    let error = Config::load_for_server(&Sources::default()).unwrap_err();
+    let error = Config::load_for_server(&Sources::default(), &Machine::default()).unwrap_err();
     assert!(error.mistakes[0].starts_with("apps: there is none"), "{error}");
     assert_eq!(obstacles(APP, &[]), Vec::<String>::new());
     let together = obstacles("[server]\nlisten = 5\n", &[]);

@@ -19,7 +19,7 @@ use super::rule::MASK;
 use super::schema::all_keys;
 use super::{
     AppConfig, ClusterConfig, ClusterDriver, Config, ConfigError, DEFAULT_TOML, ForwardConfig, JwtAlgorithm, JwtConfig,
-    KeyPair, Loaded, LogFormat, OnGap, Secret, Sources, TlsConfig, Topology, WebhookConfig, WebhookEvent,
+    KeyPair, Loaded, LogFormat, Machine, OnGap, Secret, Sources, TlsConfig, Topology, WebhookConfig, WebhookEvent,
 };
 
 const APP: &str = "[[apps]]\nid = \"1\"\nkey = \"k\"\nsecret = \"s\"\n";
@@ -79,6 +79,7 @@ fn obstacles(file: &str, overrides: &[(&str, &str)]) -> Vec<String> {
     let file = TempFile::new(file);
     let overrides = overrides.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
     let sources = Sources { file: Some(file.0.clone()), env: Vec::new(), overrides };
-    let mistakes = Config::load_for_server(&sources).map_or_else(|error| error.mistakes, |_| Vec::new());
+    let mistakes =
+        Config::load_for_server(&sources, &Machine::default()).map_or_else(|error| error.mistakes, |_| Vec::new());
     mistakes.into_iter().map(|line| line.replace(file.name(), "fanfare.toml")).collect()
 }
