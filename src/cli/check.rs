@@ -24,10 +24,10 @@ impl Args {
     pub(super) fn run(self) -> Result<(), CliError> {
         let file = self.sources.config.clone();
         let loaded = Config::load_for_server(&self.sources.sources(Vec::new()), &machine(true))?;
-        for warning in &loaded.warnings {
-            output::remark(format_args!("warning: {warning}"));
+        if let Err(mistake) = Server::check(&loaded.config) {
+            return Err(CliError::Unfit(mistake, loaded.warnings));
         }
-        Server::check(&loaded.config)?;
+        output::warnings(&loaded.warnings);
         let name = file.map_or("environment".to_owned(), |file| file.display().to_string());
         let apps = match loaded.config.apps.len() {
             1 => "1 app".to_owned(),

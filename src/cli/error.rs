@@ -25,6 +25,9 @@ pub(super) enum CliError {
     /// The server could not take its ports, or read its certificate.
     #[error(transparent)]
     Start(#[from] StartError),
+    /// A certificate or a key of a configuration cannot be used that was checked, with the warnings about the rest.
+    #[error("{0}")]
+    Unfit(#[source] StartError, Vec<String>),
     /// `log.level` is not something the log understands.
     #[error("log.level: {0}")]
     LogLevel(#[from] tracing_subscriber::filter::ParseError),
@@ -76,6 +79,9 @@ impl CliError {
             // Once a log has begun, whoever reads it expects nothing else.
             Self::Start(error) if enabled!(Level::ERROR) => error!("{error}"),
             _ => output::remark(format_args!("fanfare: {self}")),
+        }
+        if let Self::Config(ConfigError { warnings, .. }) | Self::Unfit(_, warnings) = &self {
+            output::warnings(warnings);
         }
         match self {
             Self::Config(_) | Self::Usage(_) | Self::LogLevel(_) | Self::Bench(BenchError::Unfit(_)) => {

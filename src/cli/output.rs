@@ -17,6 +17,11 @@ pub(super) fn remark(text: impl Display) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
+/// Writes what is allowed in a configuration but probably not meant, one line each.
+pub(super) fn warnings(warnings: &[String]) {
+    warnings.iter().for_each(|warning| remark(format_args!("warning: {warning}")));
+}
+
 /// Text for one line of a terminal: control characters, with which a sender could move the cursor or break the line,
 /// are written out.
 pub(super) fn on_one_line(text: &str) -> String {

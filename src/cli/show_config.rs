@@ -29,9 +29,7 @@ impl Args {
             return output::line(DEFAULTS.trim_end());
         }
         let loaded = Config::load(&self.sources.sources(Vec::new()))?;
-        for warning in &loaded.warnings {
-            output::remark(format_args!("warning: {warning}"));
-        }
+        output::warnings(&loaded.warnings);
         output::line(loaded.config.to_toml().trim_end())
     }
 }

@@ -20,8 +20,9 @@ impl Config {
         mut secret_files: Vec<(Place, PathBuf)>,
     ) -> Vec<(Place, String)> {
         let mut exposures = Vec::new();
-        // That of the examples is refused where it matters.
-        let short = |secret: &Secret| secret.expose().len() < LONG_ENOUGH && secret.expose() != DEMO_SECRET;
+        // An empty one was refused before, and that of the examples is where it matters.
+        let short =
+            |secret: &Secret| (1..LONG_ENOUGH).contains(&secret.expose().len()) && secret.expose() != DEMO_SECRET;
         for (table, _) in self.key_pairs().filter(|(_, pair)| short(&pair.secret)) {
             let text = format!(
                 "shorter than {LONG_ENOUGH} characters, so that it can be guessed from any signature; take the output of \

@@ -38,9 +38,12 @@ pub(crate) fn config(bytes: &[u8]) {
             assert!(warnings.iter().all(|warning| is_about_a_setting(warning)), "{warnings:#?}");
             settles(&config);
         }
-        Err(ConfigError { mistakes }) => {
+        Err(ConfigError { mistakes, warnings }) => {
             assert!(!mistakes.is_empty());
-            assert!(mistakes.iter().all(|mistake| is_about_a_setting(mistake)), "{mistakes:#?}");
+            assert!(
+                mistakes.iter().chain(&warnings).all(|line| is_about_a_setting(line)),
+                "{mistakes:#?} {warnings:#?}"
+            );
         }
     }
 }
@@ -65,7 +68,8 @@ fn settles(config: &Config) {
 }
 
 fn load(file: &str, env: Vec<(String, String)>, overrides: Vec<(String, String)>) -> Result<Loaded, ConfigError> {
-    let layers = Layers::of_text(FILE, file, &env, &overrides).map_err(|mistakes| ConfigError { mistakes })?;
+    let layers = Layers::of_text(FILE, file, &env, &overrides)
+        .map_err(|mistakes| ConfigError { mistakes, warnings: Vec::new() })?;
     Config::of_layers(&layers, None)
 }
 

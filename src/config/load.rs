@@ -25,6 +25,8 @@ pub struct Loaded {
 pub struct ConfigError {
     /// One line each: where, what was given, what is allowed.
     pub mistakes: Vec<String>,
+    /// What is allowed but probably not meant in the rest.
+    pub warnings: Vec<String>,
 }
 
 impl Config {
@@ -45,7 +47,7 @@ impl Config {
     }
 
     fn read(sources: &Sources, machine: Option<&Machine>) -> Result<Loaded, ConfigError> {
-        let layers = Layers::read(sources).map_err(|mistakes| ConfigError { mistakes })?;
+        let layers = Layers::read(sources).map_err(|mistakes| ConfigError { mistakes, warnings: Vec::new() })?;
         Self::of_layers(&layers, machine.map(|machine| (sources, machine)))
     }
 
@@ -62,20 +64,23 @@ impl Config {
         for (path, conflict) in config.conflicts().into_iter().chain(obstacles) {
             reader.refuse(&path, conflict);
         }
+        let place = |(path, text): (String, String)| (layers.place(&path), text);
+        let mut warnings: Vec<_> = config.warnings().into_iter().map(place).collect();
+        let mut of_memory = None;
+        if let Some((sources, machine)) = server {
+            warnings.extend(config.exposures(layers, sources.file.as_deref(), reader.secret_files));
+            of_memory = config.memory_warning(machine);
+        }
+        let mut mistakes = reader.mistakes;
+        // What was refused is not in the configuration, so nothing is known of it.
+        warnings.retain(|(place, _)| mistakes.iter().all(|(refused, _)| refused != place));
         let line = |(place, text): (Place, String)| format!("{}: {text}", place.text);
-        if reader.mistakes.is_empty() {
-            let place = |(path, text): (String, String)| (layers.place(&path), text);
-            let mut warnings: Vec<_> = config.warnings().into_iter().map(place).collect();
-            let mut of_memory = None;
-            if let Some((sources, machine)) = server {
-                warnings.extend(config.exposures(layers, sources.file.as_deref(), reader.secret_files));
-                of_memory = config.memory_warning(machine);
-            }
-            let warnings = warnings.into_iter().map(line).chain(of_memory).collect();
+        let warnings = warnings.into_iter().map(line).chain(of_memory).collect();
+        if mistakes.is_empty() {
             return Ok(Loaded { config, warnings });
         }
-        reader.mistakes.sort_by(|(one, _), (other, _)| one.cmp(other));
-        Err(ConfigError { mistakes: reader.mistakes.into_iter().map(line).collect() })
+        mistakes.sort_by(|(one, _), (other, _)| one.cmp(other));
+        Err(ConfigError { mistakes: mistakes.into_iter().map(line).collect(), warnings })
     }
 }
 

@@ -32,7 +32,8 @@ impl AppConfig {
     pub(super) fn auth_warnings(&self) -> Vec<(&'static str, String)> {
         let mut warnings = Vec::new();
         if let Some(jwt) = &self.auth.jwt {
-            if jwt.secret.as_ref().is_some_and(|secret| secret.expose().len() < STRONG_SECRET) {
+            // An empty one was refused before.
+            if jwt.secret.as_ref().is_some_and(|secret| (1..STRONG_SECRET).contains(&secret.expose().len())) {
                 let text = "shorter than 32 bytes, so that it can be guessed from any token; take the output of `openssl \
                             rand -hex 32`";
                 warnings.push(("auth.jwt.secret", text.to_owned()));

@@ -4,9 +4,17 @@ use std::collections::BTreeSet;
 
 use crate::support::{APP, Fanfare, Folder, Process, Server, fanfare};
 
-/// What `serve` and `check` say about these sources, without the folder's name. They have to say the same.
+/// What is wrong with these sources, without the folder's name. `serve` and `check` have to say the same.
 #[track_caller]
 fn mistakes(file: Option<&str>, env: &[(&str, &str)], args: &[&str]) -> Vec<String> {
+    let mut lines = refusal(file, env, args);
+    lines.retain(|line| !line.starts_with("warning: "));
+    lines
+}
+
+/// The same with the warnings.
+#[track_caller]
+fn refusal(file: Option<&str>, env: &[(&str, &str)], args: &[&str]) -> Vec<String> {
     let folder = Folder::new();
     let named = file.map(|content| folder.write("fanfare.toml", content));
     let config: Vec<&str> = named.iter().flat_map(|path| ["--config", path]).collect();
@@ -353,6 +361,37 @@ fn the_secret_of_the_examples_is_refused_where_other_machines_can_connect() {
     loopback("127.1.2.3:0").expect_err("listening");
     let file = folder.write("own.toml", own);
     assert_eq!(fanfare(&["check", "--config", &file]).run().succeeded(), format!("{file}: ok (1 app)\n"));
+}
+
+#[test]
+fn warnings_follow_the_mistakes() {
+    let short = APP.replace("the-secret-of-the-file", "hunter2");
+    let file = format!("[server]\nlistn = 5\nsubscription_memory = \"1024 GiB\"\n{short}");
+    let found = refusal(Some(&file), &[("FANFARE_ADMIN_LISTEN", "0.0.0.0:9601")], &["--set", "log.level=loud"]);
+    let expected = [
+        "fanfare.toml:2: server.listn: unknown key",
+        "--set log.level: \"loud\" is not a log level",
+        "warning: fanfare.toml:7: apps.0.secret: shorter than 16 characters",
+        "warning: FANFARE_ADMIN_LISTEN: 0.0.0.0:9601 is every address of this machine",
+        "warning: the limits come to ",
+    ];
+    let same = found.len() == expected.len() && found.iter().zip(expected).all(|(line, text)| line.starts_with(text));
+    assert!(same, "{found:#?}");
+    // Of what was refused, that is all there is to say.
+    for secret in ["", "secret = \"\"", "secret_file = \"/nowhere\"", "secret = \"s\"\nsecret_env = \"S\""] {
+        let file = APP.replace("secret = \"the-secret-of-the-file\"", secret);
+        let jwt = "[apps.auth.jwt]\nalgorithms = [\"HS256\"]\nsecret = \"\"\n";
+        let found = refusal(Some(&format!("{file}{jwt}")), &[], &[]);
+        assert!(found.len() == 2 && found.iter().all(|line| !line.contains("warning")), "{found:#?}");
+    }
+    // It is the same if the mistake is not in the configuration, but in a file that it names.
+    let folder = Folder::new();
+    let no_pem = folder.write("no.pem", "not PEM\n");
+    let tls = format!("[server.tls]\ncertificate = {no_pem:?}\nprivate_key = {no_pem:?}\n");
+    let output = Fanfare::check(&["--config", &folder.write("fanfare.toml", format!("{tls}{short}"))]).run();
+    let (mistake, warning) = output.failed(1).split_once('\n').unwrap();
+    assert!(mistake.starts_with("fanfare: server.tls.certificate: "), "{output}");
+    assert!(warning.starts_with("warning: ") && warning.lines().count() == 1, "{output}");
 }
 
 #[test]

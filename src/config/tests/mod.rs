@@ -55,7 +55,10 @@ fn load_all(file: &str, env: &[(&str, &str)], overrides: &[(&str, &str)]) -> Res
     let short = |line: String| line.replace(file.name(), "fanfare.toml");
     match loaded {
         Ok(Loaded { config, warnings }) => Ok(Loaded { config, warnings: warnings.into_iter().map(short).collect() }),
-        Err(ConfigError { mistakes }) => Err(ConfigError { mistakes: mistakes.into_iter().map(short).collect() }),
+        Err(ConfigError { mistakes, warnings }) => {
+            let [mistakes, warnings] = [mistakes, warnings].map(|lines| lines.into_iter().map(short).collect());
+            Err(ConfigError { mistakes, warnings })
+        }
     }
 }
 
