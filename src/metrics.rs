@@ -161,6 +161,8 @@ pub enum AuthOutcome {
     Denied,
     /// Nobody could decide.
     Failed,
+    /// Nobody was asked, as too many questions were under way.
+    Busy,
 }
 
 impl EncodeLabelValue for AuthOutcome {
@@ -169,6 +171,7 @@ impl EncodeLabelValue for AuthOutcome {
             Self::Allowed => "allowed",
             Self::Denied => "denied",
             Self::Failed => "failed",
+            Self::Busy => "busy",
         };
         name.encode(encoder)
     }

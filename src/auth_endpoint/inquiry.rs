@@ -7,7 +7,7 @@ use serde_json::Value;
 use tracing::{debug, info, warn};
 
 use crate::auth::Signer;
-use crate::authorizers::{Authorizer, Blame, Caller, Question, Wish};
+use crate::authorizers::{Authorizer, Blame, Caller, Question, Refused, Wish};
 use crate::config::{AppConfig, KeyPair};
 use crate::metrics::AuthOutcome;
 use crate::protocol::{ChannelName, Kind, SocketId, json};
@@ -160,14 +160,19 @@ pub(super) fn refused(
 ) -> Refusal {
     let id = app.map_or("", |app| app.id.as_str());
     let blame = refusal.blame();
-    let outcome = if blame == Blame::Backend { AuthOutcome::Failed } else { AuthOutcome::Denied };
+    let outcome = match &refusal {
+        Refusal::Refused(Refused::NoTurn) => AuthOutcome::Busy,
+        _ if blame == Blame::Backend => AuthOutcome::Failed,
+        _ => AuthOutcome::Denied,
+    };
     context.node.metrics().auth_request(id, outcome);
     let reason = refusal.to_string();
     let (what, reason) = (Untrusted(what), Untrusted(&reason));
-    if blame == Blame::Caller {
-        info!(app = id, %peer, %what, %reason, "auth request refused");
-    } else {
-        warn!(app = id, %peer, %what, %reason, "auth request refused");
+    match (outcome, blame) {
+        (_, Blame::Caller) => info!(app = id, %peer, %what, %reason, "auth request refused"),
+        // A line of its own for `log.repeat_limit`: the questions of a flood that were asked fail, too, and would hide it.
+        (AuthOutcome::Busy, _) => warn!(app = id, %peer, %what, %reason, "auth request refused"),
+        _ => warn!(app = id, %peer, %what, %reason, "auth request refused"),
     }
     refusal
 }

@@ -18,8 +18,8 @@ use super::identity::Identity;
 pub(super) enum Verdict {
     /// Yes, with the user data to sign along.
     Allowed(Option<Arc<str>>),
-    /// No.
-    Denied(StatusCode),
+    /// No, and what said so: for the log.
+    Denied(&'static str),
     /// Neither, and why: for the log.
     Undecided(String),
 }
@@ -32,23 +32,16 @@ pub(super) struct Expected {
     accept_true: bool,
 }
 
-/// The forms of a yes.
+/// The forms of an answer that decides.
 enum Form {
+    /// A no in a JSON object: `{"fanfare":"deny"}`.
+    Denied,
     /// What every library of Pusher's makes: `{"auth":"KEY:SIGNATURE"}`.
     Signed,
     /// For those who sign nothing: `{"fanfare":"allow"}`.
     Explicit,
     /// Laravel's `true`, or its `{"channel_data":{…}}`.
     Unsigned,
-}
-
-/// Why an answer with status 200 is no yes.
-#[derive(Debug, PartialEq)]
-enum NoYes {
-    /// It says no: `{"fanfare":"deny"}`.
-    Denied,
-    /// It says neither, but this.
-    Unclear(&'static str),
 }
 
 impl Expected {
@@ -60,7 +53,8 @@ impl Expected {
     pub(super) fn verdict(self, answer: &Answer, limit: usize) -> Verdict {
         match answer.status {
             StatusCode::OK => {}
-            status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => return Verdict::Denied(status),
+            StatusCode::UNAUTHORIZED => return Verdict::Denied("401"),
+            StatusCode::FORBIDDEN => return Verdict::Denied("403"),
             status => {
                 let cause = cause_of(status).map(|cause| format!(" ({cause})")).unwrap_or_default();
                 return Verdict::Undecided(format!("it answered {}{cause}", status.as_u16()));
@@ -69,54 +63,55 @@ impl Expected {
         if answer.truncated {
             return Verdict::Undecided(format!("its answer is longer than {limit} bytes, or did not arrive in time"));
         }
-        match self.read(answer.body.trim_ascii()) {
-            Ok(data) => Verdict::Allowed(data.map(Arc::from)),
-            Err(NoYes::Denied) => Verdict::Denied(StatusCode::FORBIDDEN),
-            Err(NoYes::Unclear(what)) => Verdict::Undecided(format!("it answered 200 with {what}")),
+        self.read(answer.body.trim_ascii())
+            .unwrap_or_else(|reason| Verdict::Undecided(format!("it answered 200 with {reason}")))
+    }
+
+    fn read(self, body: &[u8]) -> Result<Verdict, &'static str> {
+        let text = std::str::from_utf8(body).unwrap_or_default();
+        match body {
+            [] => Err("nothing, as Laravel does with BROADCAST_CONNECTION=log or null"),
+            b"true" if self.accept_true && !self.signs_in => Ok(Verdict::Allowed(None)),
+            b"true" if self.signs_in => Err("`true`, which names no user"),
+            b"true" => {
+                Err("`true`, as Laravel does with BROADCAST_CONNECTION=redis; auth.forward.accept_true allows it")
+            }
+            [b'<', ..] => Err("a page, perhaps one to log in or one for paths that do not exist"),
+            _ => match json::object::<Map<String, Value>>(text) {
+                Err(_) => Err("something else than a JSON object"),
+                Ok(members) => self.form(&members).map(|form| match form {
+                    Form::Denied => Verdict::Denied(r#"200 with "fanfare":"deny""#),
+                    Form::Signed | Form::Explicit | Form::Unsigned => {
+                        Verdict::Allowed(self.data(members).map(Arc::from))
+                    }
+                }),
+            },
         }
     }
 
-    fn read(self, body: &[u8]) -> Result<Option<String>, NoYes> {
-        let text = std::str::from_utf8(body).unwrap_or_default();
-        let what = match body {
-            [] => "nothing, as Laravel does with BROADCAST_CONNECTION=log or null",
-            b"true" if self.accept_true && !self.signs_in => return Ok(None),
-            b"true" if self.signs_in => "`true`, which names no user",
-            b"true" => "`true`, as Laravel does with BROADCAST_CONNECTION=redis; auth.forward.accept_true allows it",
-            [b'<', ..] => "a page, perhaps one to log in or one for paths that do not exist",
-            _ => match json::object::<Map<String, Value>>(text) {
-                Err(_) => "something else than a JSON object",
-                Ok(members) => return self.form(&members).map(|_| self.data(members)),
-            },
-        };
-        Err(NoYes::Unclear(what))
-    }
-
-    fn form(self, members: &Map<String, Value>) -> Result<Form, NoYes> {
-        let word = members.get("fanfare");
-        if word.is_some_and(|word| word == "deny") {
-            return Err(NoYes::Denied);
+    fn form(self, members: &Map<String, Value>) -> Result<Form, &'static str> {
+        let word = members.get("fanfare").and_then(Value::as_str);
+        // Before everything that could be a yes: of an answer that says both, the no counts.
+        if word == Some("deny") {
+            return Ok(Form::Denied);
         }
         if members.get("auth").and_then(Value::as_str).is_some_and(is_token) {
             return Ok(Form::Signed);
         }
-        if word.is_some_and(|word| word == "allow") {
+        if word == Some("allow") {
             return Ok(Form::Explicit);
         }
         let names_a_user = |data: &Value| data.get("user_id").is_some();
         let unsigned = !self.signs_in && members.len() == 1 && members.get("channel_data").is_some_and(names_a_user);
-        let what = match unsigned {
-            true if self.accept_true => return Ok(Form::Unsigned),
-            true => {
-                "`channel_data` and no `auth`, as Laravel does with BROADCAST_CONNECTION=redis; \
-                         auth.forward.accept_true allows it"
-            }
+        match unsigned {
+            true if self.accept_true => Ok(Form::Unsigned),
+            true => Err("`channel_data` and no `auth`, as Laravel does with BROADCAST_CONNECTION=redis; \
+                         auth.forward.accept_true allows it"),
             false if ["error", "errors", "message"].iter().any(|name| members.contains_key(*name)) => {
-                "an object that tells of an error; answer 403 for a no"
+                Err("an object that tells of an error; answer 403 for a no")
             }
-            false => "an object that has neither `auth`, as Pusher's libraries make it, nor \"fanfare\":\"allow\"",
-        };
-        Err(NoYes::Unclear(what))
+            false => Err("an object that has neither `auth`, as Pusher's libraries make it, nor \"fanfare\":\"allow\""),
+        }
     }
 
     /// The text to sign along: `channel_data` or `user_data` as every library makes it, or else the user in plain members.
@@ -168,9 +163,13 @@ mod tests {
         format!(r#"{{"auth":"key:{}"{more}}}"#, "0123456789abcdef".repeat(4))
     }
 
-    /// What is made of an answer with status 200: the data, or a part of the reason.
-    fn read(signs_in: bool, accept_true: bool, body: &str) -> Result<Option<String>, NoYes> {
-        Expected { signs_in, accept_true }.read(body.as_bytes())
+    /// What is made of an answer with status 200: the data, or why it is no yes.
+    fn read(signs_in: bool, accept_true: bool, body: &str) -> Result<Option<String>, &'static str> {
+        match (Expected { signs_in, accept_true }).read(body.as_bytes())? {
+            Verdict::Allowed(data) => Ok(data.map(|data| data.to_string())),
+            Verdict::Denied(what) => Err(what),
+            Verdict::Undecided(reason) => panic!("{reason}"),
+        }
     }
 
     #[test]
@@ -212,23 +211,31 @@ mod tests {
             (false, true, r#"{"auth":true}"#, "neither"),
             (false, true, r#"{"auth":null}"#, "neither"),
             (false, true, r#"{"fanfare":true}"#, "neither"),
+            (false, true, r#"{"fanfare":"no"}"#, "neither"),
+            (false, true, r#"{"fanfare":["deny"]}"#, "neither"),
+            (false, true, r#"{"deny":true}"#, "neither"),
             (false, true, r#"{"error":"Forbidden"}"#, "tells of an error"),
             (false, true, r#"{"message":"Unauthenticated.","channel_data":{"user_id":"7"}}"#, "tells of an error"),
             (false, true, r#"{"channel_data":{}}"#, "neither"),
             (false, false, r#"{"channel_data":{"user_id":"7"}}"#, "auth.forward.accept_true"),
             (true, true, r#"{"channel_data":{"user_id":"7"}}"#, "neither"),
         ] {
-            let found = read(signs_in, accept_true, body);
-            let Err(NoYes::Unclear(what)) = found else { panic!("{body}: {found:?}") };
-            assert!(what.contains(reason), "{body}: {what}");
+            let found = read(signs_in, accept_true, body).unwrap_err();
+            assert!(found.contains(reason), "{body}: {found}");
         }
     }
 
     #[test]
     fn a_no_is_one_whatever_stands_beside_it() {
-        for body in [r#"{"fanfare":"deny"}"#, r#"{"fanfare":"deny","user_id":"7"}"#, &signed(r#","fanfare":"deny""#)] {
-            assert_eq!(read(false, true, body), Err(NoYes::Denied), "{body}");
-            assert_eq!(read(true, true, body), Err(NoYes::Denied), "{body}");
+        let no = r#"200 with "fanfare":"deny""#;
+        for body in [
+            r#"{"fanfare":"deny"}"#,
+            r#"{"fanfare":"deny","error":"Forbidden"}"#,
+            r#"{"fanfare":"deny","user_id":"7","channel_data":{"user_id":"7"}}"#,
+            &signed(r#","fanfare":"deny""#),
+        ] {
+            assert_eq!(read(false, true, body), Err(no), "{body}");
+            assert_eq!(read(true, true, body), Err(no), "{body}");
         }
     }
 }

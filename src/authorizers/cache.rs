@@ -1,5 +1,8 @@
 //! Answers that are good for a while, so that clients that all reconnect at once ask each question once. Who asks what is
 //! being asked already waits for the same answer.
+//!
+//! A question must be admitted before it is asked, and only one that is being asked is shared: nobody waits for the admission
+//! of somebody else.
 
 use std::collections::{HashMap, VecDeque};
 use std::pin::pin;
@@ -49,21 +52,44 @@ impl<A: Clone + Send + Sync + 'static> Cache<A> {
         Self { time, shutdown, entries: Arc::new(Mutex::new(entries)) }
     }
 
-    /// The answer that is known or on its way, or else that of `ask`. One that `keep` does not want is given to all who
-    /// wait for it, and to nobody after. `None` if the server stops.
+    /// The answer that is known or on its way, or else that of `ask`, which gets what `admit` ends with. One that `keep`
+    /// does not want is given to all who wait for it, and to nobody after. `None` if the server stops.
+    ///
+    /// # Errors
+    /// That of `admit`. It is this caller's alone.
     ///
     /// # Cancel safety
-    /// Safe: a question is asked as long as somebody waits for its answer.
-    pub(super) async fn get<F>(&self, key: Key, ask: impl FnOnce() -> F, keep: fn(&A) -> bool) -> Option<A>
+    /// Safe if `admit` is: a question is asked as long as somebody waits for its answer.
+    pub(super) async fn get<T, E, F>(
+        &self,
+        key: Key,
+        admit: impl Future<Output = Result<T, E>>,
+        ask: impl FnOnce(T) -> F,
+        keep: fn(&A) -> bool,
+    ) -> Result<Option<A>, E>
     where
         F: Future<Output = A> + Send + 'static,
     {
-        let known = self.entries.lock().get(&key, self.time);
-        let mut answer = known.unwrap_or_else(|| self.begin(key, ask(), keep));
+        let answer = async {
+            let mut answer = match self.known(&key) {
+                Some(answer) => answer,
+                None => {
+                    let admitted = admit.await?;
+                    // Somebody else may have asked meanwhile.
+                    self.known(&key).unwrap_or_else(|| self.begin(key, ask(admitted), keep))
+                }
+            };
+            let answer = answer.wait_for(Option::is_some).await;
+            Ok(answer.ok().and_then(|answer| answer.clone()))
+        };
         select! {
-            answer = answer.wait_for(Option::is_some) => answer.ok().and_then(|answer| answer.clone()),
-            () = self.shutdown.requested() => None,
+            answer = answer => answer,
+            () = self.shutdown.requested() => Ok(None),
         }
+    }
+
+    fn known(&self, key: &Key) -> Option<watch::Receiver<Option<A>>> {
+        self.entries.lock().get(key, self.time)
     }
 
     fn begin<F>(&self, key: Key, ask: F, keep: fn(&A) -> bool) -> watch::Receiver<Option<A>>
@@ -129,13 +155,24 @@ impl<A> Entries<A> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::convert::Infallible;
     use std::sync::atomic::{AtomicU32, Ordering};
 
     use tokio::sync::{Notify, oneshot};
 
     async fn ask(cache: &Cache<u32>, key: u8, asked: &Arc<AtomicU32>, keep: fn(&u32) -> bool) -> Option<u32> {
         let asked = Arc::clone(asked);
-        cache.get([key; 32], || async move { asked.fetch_add(1, Ordering::Relaxed) + 1 }, keep).await
+        get(cache, key, async move { asked.fetch_add(1, Ordering::Relaxed) + 1 }, keep).await
+    }
+
+    /// Asks what is admitted at once.
+    async fn get(
+        cache: &Cache<u32>,
+        key: u8,
+        ask: impl Future<Output = u32> + Send + 'static,
+        keep: fn(&u32) -> bool,
+    ) -> Option<u32> {
+        cache.get([key; 32], async { Ok::<_, Infallible>(()) }, |()| ask, keep).await.unwrap()
     }
 
     #[tokio::test]
@@ -152,7 +189,7 @@ mod tests {
     async fn a_question_that_nobody_waits_for_any_more_is_given_up() {
         let cache: Cache<u32> = Cache::new(Duration::from_secs(60), Shutdown::default());
         let (started, (guard, gone)) = (Arc::new(Notify::new()), oneshot::channel::<()>());
-        let ask = || {
+        let ask = {
             let started = Arc::clone(&started);
             async move {
                 let _guard = guard;
@@ -160,13 +197,30 @@ mod tests {
                 std::future::pending().await
             }
         };
-        let waiting = cache.get([0; 32], ask, |_| true);
+        let waiting = get(&cache, 0, ask, |_| true);
         select! {
             _ = waiting => unreachable!("nobody answers"),
             () = started.notified() => {}
         }
         assert!(gone.await.is_err());
-        assert_eq!(cache.get([0; 32], || async { 7 }, |_| true).await, Some(7));
+        assert_eq!(get(&cache, 0, async { 7 }, |_| true).await, Some(7));
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_the_admission_of_somebody_else() {
+        let cache: Cache<u32> = Cache::new(Duration::from_secs(60), Shutdown::default());
+        let (admit, admission) = oneshot::channel();
+        let late = cache.get([0; 32], admission, |()| async { unreachable!("the answer is known by then") }, |_| true);
+        let refused = cache.get([0; 32], async { Err::<(), _>("refused") }, |()| async { 0 }, |_| true);
+        let (late, ()) = tokio::join!(late, async {
+            assert_eq!(refused.await, Err("refused"));
+            assert_eq!(get(&cache, 0, async { 7 }, |_| true).await, Some(7));
+            admit.send(()).unwrap();
+        });
+        assert_eq!(late, Ok(Some(7)));
+        // What is known needs no admission.
+        let known = cache.get([0; 32], async { Err::<(), _>("refused") }, |()| async { 0 }, |_| true);
+        assert_eq!(known.await, Ok(Some(7)));
     }
 
     #[tokio::test]
@@ -197,7 +251,7 @@ mod tests {
     async fn whoever_waits_is_released_when_the_server_stops() {
         let shutdown = Shutdown::default();
         let cache: Cache<u32> = Cache::new(Duration::from_secs(60), shutdown.clone());
-        let waiting = cache.get([0; 32], std::future::pending, |_| true);
+        let waiting = get(&cache, 0, std::future::pending(), |_| true);
         let (answer, ()) = tokio::join!(waiting, async { shutdown.request() });
         assert_eq!(answer, None);
     }

@@ -20,7 +20,7 @@ use crate::untrusted::Untrusted;
 
 use super::backend_answer::{Expected, Verdict};
 use super::cache::Cache;
-use super::turns::Turns;
+use super::turns::{Turn, Turns};
 use super::{Caller, Question, Refused, SetupError, Wish};
 
 /// Bytes of a backend's answer. A sign-in with the largest `user_data` that is allowed by default fits twice.
@@ -42,7 +42,7 @@ pub struct Forward {
 struct Backend {
     client: HttpClient,
     timeout: Duration,
-    turns: Turns<Network>,
+    turns: Turns,
 }
 
 impl Forward {
@@ -67,6 +67,11 @@ impl Forward {
         })
     }
 
+    /// The questions under way, and those that wait for a turn.
+    pub(super) fn questions(&self) -> (usize, usize) {
+        self.backend.turns.counts()
+    }
+
     /// What the backend says.
     pub(super) async fn decide(&self, question: &Question<'_>) -> Result<Option<String>, Refused> {
         let url = match question.wish {
@@ -75,20 +80,19 @@ impl Forward {
         };
         let request = self.request(url, question);
         let expected = Expected::new(question.wish, self.accept_true);
-        let from = question.caller.network;
+        let turn = self.backend.turn(question.caller.network);
+        let ask = |turn| self.backend.clone().ask(turn, request, expected);
         let verdict = match &self.cache {
-            None => self.backend.ask(from, request, expected).await,
+            None => ask(turn.await?).await,
             Some(cache) => {
-                let backend = self.backend.clone();
-                let ask = || async move { backend.ask(from, request, expected).await };
                 let keep = |verdict: &Verdict| !matches!(verdict, Verdict::Undecided(_));
-                let verdict = cache.get(self.key(question), ask, keep).await;
+                let verdict = cache.get(self.key(question), turn, ask, keep).await?;
                 verdict.unwrap_or_else(|| Verdict::Undecided("the server stops".to_owned()))
             }
         };
         match verdict {
             Verdict::Allowed(data) => Ok(data.map(|data| data.to_string())),
-            Verdict::Denied(status) => Err(Refused::Backend(status)),
+            Verdict::Denied(what) => Err(Refused::Backend(what)),
             Verdict::Undecided(reason) => Err(Refused::Undecided(reason)),
         }
     }
@@ -130,9 +134,8 @@ impl Forward {
         request
     }
 
-    /// Everything that the backend decides by, and not the socket: whoever reconnects has another one. Also the address, as
-    /// nobody shall wait for a question that waits behind those of somebody else. Lengths and numbers stand in front, so that
-    /// no two questions look the same.
+    /// Everything that the backend decides by, and not the socket: whoever reconnects has another one. Lengths and numbers
+    /// stand in front, so that no two questions look the same.
     fn key(&self, question: &Question<'_>) -> [u8; 32] {
         let caller = question.caller;
         let mut digest = Sha256::new();
@@ -141,7 +144,6 @@ impl Forward {
             Wish::Subscribe(channel) => add(format!("channel {channel}").as_bytes()),
             Wish::SignIn => add(b"user"),
         }
-        add(caller.network.to_string().as_bytes());
         for value in [&caller.cookies, &caller.authorization] {
             add(value.as_ref().map_or("0".to_owned(), |value| format!("1{value}")).as_bytes());
         }
@@ -161,12 +163,12 @@ impl Forward {
 }
 
 impl Backend {
-    async fn ask(&self, from: Network, request: Request<Full<Bytes>>, expected: Expected) -> Verdict {
-        let Ok(turn) = timeout(self.timeout, self.turns.take(from)).await else {
-            return Verdict::Undecided(
-                "earlier questions from this address, or of many, are not answered yet".to_owned(),
-            );
-        };
+    /// Waits for a turn, no longer than an answer may take.
+    async fn turn(&self, source: Network) -> Result<Turn, Refused> {
+        timeout(self.timeout, self.turns.take(source)).await.map_err(|_| Refused::NoTurn)
+    }
+
+    async fn ask(self, turn: Turn, request: Request<Full<Bytes>>, expected: Expected) -> Verdict {
         let answer = self.client.send(request, self.timeout, MAX_ANSWER).await;
         drop(turn);
         match answer {

@@ -11,6 +11,7 @@ mod dev;
 mod forward;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
+mod gauges;
 mod grants;
 mod identity;
 mod jwks;
@@ -36,6 +37,7 @@ use crate::shutdown::Shutdown;
 use forward::Forward;
 use jwt::Jwt;
 
+pub use gauges::Gauges;
 pub use refused::{Blame, Refused};
 
 /// The authorizers of all apps that have one.
@@ -78,7 +80,7 @@ pub enum Wish<'a> {
 /// What a request says about who sent it.
 #[derive(Debug)]
 pub struct Caller {
-    /// Where it came from.
+    /// Where it is, as far as that is known.
     pub network: Network,
     /// The `Authorization` header.
     pub authorization: Option<String>,

@@ -1,7 +1,5 @@
 //! Why somebody may not. The one who asked hears none of it: it is for the log.
 
-use hyper::StatusCode;
-
 use super::tokens::TokenError;
 use crate::protocol::InvalidUser;
 
@@ -18,8 +16,8 @@ pub enum Refused {
     #[error("the claims of the token make no user id (auth.jwt.user_id)")]
     NoUserId,
     /// The backend says no.
-    #[error("the backend answered {}", .0.as_u16())]
-    Backend(StatusCode),
+    #[error("the backend answered {0}")]
+    Backend(&'static str),
     /// The backend cannot be asked about sign-ins.
     #[error("nobody may sign in, as auth.forward.user_url is not set")]
     NoSignIn,
@@ -32,6 +30,9 @@ pub enum Refused {
     /// Nobody could decrypt the channel.
     #[error("an encrypted channel needs encryption_master_key in the app")]
     NoMasterKey,
+    /// The backend was not asked: it was busy with other questions all the time.
+    #[error("the backend was not asked: earlier questions, from this address or from many, are not answered yet")]
+    NoTurn,
     /// The backend did not decide.
     #[error("the backend did not decide: {0}")]
     Undecided(String),
@@ -61,7 +62,7 @@ impl Refused {
     /// Whose business it is.
     pub fn blame(&self) -> Blame {
         match self {
-            Self::Token(TokenError::Unreachable) | Self::Undecided(_) => Blame::Backend,
+            Self::Token(TokenError::Unreachable) | Self::NoTurn | Self::Undecided(_) => Blame::Backend,
             Self::Token(_) | Self::Channel | Self::NoUserId | Self::Backend(_) => Blame::Caller,
             Self::NoSignIn | Self::User(_) | Self::UserTooLong(_) | Self::NoMasterKey => Blame::Operator,
         }

@@ -1,154 +1,170 @@
-//! Fair turns at something that serves few at a time. Who asks for much at once must not keep others waiting.
+//! Turns at a backend that is asked few questions at a time. A source that asks many at once must not keep others waiting.
 //!
-//! A source may begin something while it has less under way than there are places free: one alone gets half of them, two get
-//! a third each, and so on. So there is a place for whoever comes next, however much the others want. What does not begin at
-//! once waits behind what its own source asked for before, and places that become free go round among the sources.
+//! A source may begin a question while it has fewer under way than there are free places: one source alone gets half of them,
+//! two get a third each, and so on. So a newcomer finds a place, however much a few others want. A question that cannot begin
+//! waits behind the earlier ones of its own source, and places that become free go round among the sources.
+//!
+//! Each waiting question is a request that somebody keeps open, so there are no more of them than connections and streams.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::hash::Hash;
 use std::sync::Arc;
 
 use foldhash::quality::RandomState;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-/// See the module.
+use crate::addresses::Network;
+
+/// The places at one backend. Clones share them.
 #[derive(Debug, Clone)]
-pub(super) struct Turns<S: Source>(Arc<Mutex<State<S>>>);
+pub(super) struct Turns(Arc<Mutex<State>>);
 
-/// What tells sources apart.
-pub(super) trait Source: Copy + Eq + Hash {}
-
-impl<S: Copy + Eq + Hash> Source for S {}
-
-/// A place, until this is dropped.
+/// A place, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Turn<S: Source> {
-    turns: Turns<S>,
-    source: S,
+pub(super) struct Turn {
+    turns: Turns,
+    source: Network,
 }
 
 #[derive(Debug)]
-struct State<S: Source> {
+struct State {
+    places: usize,
     free: usize,
-    /// Those that have something under way or waiting.
-    sources: HashMap<S, Demand<S>, RandomState>,
-    /// Those that have something waiting, the next first.
-    line: VecDeque<S>,
-    /// Numbers what waits.
-    count: u64,
+    waiting: usize,
+    /// The sources that have something under way or waiting.
+    sources: HashMap<Network, Demand, RandomState>,
+    /// The sources that have something waiting, each once, the next one first.
+    line: VecDeque<Network>,
+    /// The number of the latest question.
+    latest: u64,
 }
 
 /// What a source has.
-#[derive(Debug)]
-struct Demand<S: Source> {
+#[derive(Debug, Default)]
+struct Demand {
     under_way: usize,
     /// The earliest first.
-    waiting: BTreeMap<u64, oneshot::Sender<Turn<S>>>,
+    waiting: BTreeMap<u64, oneshot::Sender<Turn>>,
 }
 
-/// What waits. Dropped, it does not any more.
-#[derive(Debug)]
-struct Waiting<'a, S: Source> {
-    turns: &'a Turns<S>,
-    source: S,
+/// A question in the queue of its source, which it leaves when this is dropped.
+struct Queued<'a> {
+    turns: &'a Turns,
+    source: Network,
     number: u64,
 }
 
-impl<S: Source> Turns<S> {
+impl Turns {
     /// So many places.
     pub(super) fn new(places: usize) -> Self {
-        let state = State { free: places, sources: HashMap::default(), line: VecDeque::new(), count: 0 };
-        Self(Arc::new(Mutex::new(state)))
+        Self(Arc::new(Mutex::new(State {
+            places,
+            free: places,
+            waiting: 0,
+            sources: HashMap::default(),
+            line: VecDeque::new(),
+            latest: 0,
+        })))
     }
 
     /// Waits for a place.
     ///
     /// # Cancel safety
-    /// Safe: who does not wait any more gets no place, and loses none for others.
-    pub(super) async fn take(&self, source: S) -> Turn<S> {
+    /// Safe: a question that is given up leaves the queue, and a place that it was just given goes to the next one.
+    pub(super) async fn take(&self, source: Network) -> Turn {
         let (sender, turn) = oneshot::channel();
-        let number = {
-            let mut state = self.0.lock();
-            state.count += 1;
-            let number = state.count;
-            let demand = state.sources.entry(source).or_default();
-            let is_first = demand.waiting.is_empty();
-            demand.waiting.insert(number, sender);
-            if is_first {
-                state.line.push_back(source);
-            }
-            number
-        };
-        let _waiting = Waiting { turns: self, source, number };
+        let number = self.0.lock().enqueue(source, sender);
+        let _queued = Queued { turns: self, source, number };
         self.admit();
-        turn.await.expect("what waits is dropped by itself or given a turn")
+        turn.await.expect("a sender stays in the queue until it sends, or until `_queued` is dropped")
     }
 
-    /// Gives turns to those that may have one.
+    /// The questions under way, and those that wait.
+    pub(super) fn counts(&self) -> (usize, usize) {
+        let state = self.0.lock();
+        (state.places - state.free, state.waiting)
+    }
+
+    /// Begins every question that may begin.
     fn admit(&self) {
-        let begun: Vec<_> = {
-            let mut state = self.0.lock();
-            std::iter::from_fn(|| state.next()).collect()
-        };
-        // Not under the lock: a turn for somebody who has just gone comes back at once.
-        for (source, sender) in begun {
+        loop {
+            // The lock is released before a turn is sent: one that nobody takes is dropped, which locks it again.
+            let Some((source, sender)) = self.0.lock().next() else { return };
             let _ = sender.send(Turn { turns: self.clone(), source });
         }
     }
 }
 
-impl<S: Source> State<S> {
-    /// Takes a place for the next in the line that may have one.
-    fn next(&mut self) -> Option<(S, oneshot::Sender<Turn<S>>)> {
-        let may_begin = |source: &S| self.sources.get(source).is_some_and(|demand| demand.under_way < self.free);
-        // Nobody with nothing under way is passed over while a place is free, so this takes a look at few.
-        let position = Some(()).filter(|()| self.free > 0).and_then(|()| self.line.iter().position(may_begin))?;
+impl State {
+    fn enqueue(&mut self, source: Network, sender: oneshot::Sender<Turn>) -> u64 {
+        self.latest += 1;
+        self.waiting += 1;
+        let queue = &mut self.sources.entry(source).or_default().waiting;
+        if queue.is_empty() {
+            self.line.push_back(source);
+        }
+        queue.insert(self.latest, sender);
+        self.latest
+    }
+
+    /// Takes a place for the first source in the line that may have one, which goes to the end of the line.
+    fn next(&mut self) -> Option<(Network, oneshot::Sender<Turn>)> {
+        let free = self.free;
+        let may_begin = |source: &Network| self.sources.get(source).is_some_and(|demand| demand.under_way < free);
+        // A source that is passed over has at least as many questions under way as places are free: while there is a
+        // place, there are fewer such sources than places. Without one, nobody need be looked at.
+        let position = if free == 0 { None } else { self.line.iter().position(may_begin) }?;
         let source = self.line.remove(position)?;
         let demand = self.sources.get_mut(&source)?;
         let (_, sender) = demand.waiting.pop_first()?;
         demand.under_way += 1;
-        self.free -= 1;
         if !demand.waiting.is_empty() {
             self.line.push_back(source);
         }
+        self.free -= 1;
+        self.waiting -= 1;
         Some((source, sender))
     }
 
-    /// Changes what a source has, and forgets it if that is nothing.
-    fn change(&mut self, source: S, change: impl FnOnce(&mut Demand<S>)) {
+    /// A question that may have had its turn waits no longer.
+    fn dequeue(&mut self, source: Network, number: u64) {
         let Some(demand) = self.sources.get_mut(&source) else { return };
-        let waited = !demand.waiting.is_empty();
-        change(demand);
-        let waits = !demand.waiting.is_empty();
-        if !waits && demand.under_way == 0 {
+        if demand.waiting.remove(&number).is_none() {
+            return;
+        }
+        self.waiting -= 1;
+        if demand.waiting.is_empty() {
+            self.line.retain(|other| *other != source);
+            self.forget(source);
+        }
+    }
+
+    /// A question is not under way any more.
+    fn end(&mut self, source: Network) {
+        self.free += 1;
+        if let Some(demand) = self.sources.get_mut(&source) {
+            demand.under_way -= 1;
+            self.forget(source);
+        }
+    }
+
+    /// Forgets a source that has nothing any more.
+    fn forget(&mut self, source: Network) {
+        if self.sources.get(&source).is_some_and(|demand| demand.under_way == 0 && demand.waiting.is_empty()) {
             self.sources.remove(&source);
         }
-        if waited && !waits {
-            self.line.retain(|other| *other != source);
-        }
     }
 }
 
-impl<S: Source> Default for Demand<S> {
-    fn default() -> Self {
-        Self { under_way: 0, waiting: BTreeMap::new() }
-    }
-}
-
-impl<S: Source> Drop for Waiting<'_, S> {
+impl Drop for Queued<'_> {
     fn drop(&mut self) {
-        self.turns.0.lock().change(self.source, |demand| drop(demand.waiting.remove(&self.number)));
+        self.turns.0.lock().dequeue(self.source, self.number);
     }
 }
 
-impl<S: Source> Drop for Turn<S> {
+impl Drop for Turn {
     fn drop(&mut self) {
-        {
-            let mut state = self.turns.0.lock();
-            state.free += 1;
-            state.change(self.source, |demand| demand.under_way -= 1);
-        }
+        self.turns.0.lock().end(self.source);
         self.turns.admit();
     }
 }
@@ -157,14 +173,21 @@ impl<S: Source> Drop for Turn<S> {
 mod tests {
     use super::*;
 
+    use std::net::Ipv4Addr;
+
     use futures_util::FutureExt;
     use futures_util::future::BoxFuture;
 
-    /// What sources have begun, and what they wait for.
+    /// Sources are letters here.
+    fn network(source: char) -> Network {
+        Network::of(Ipv4Addr::from_bits(source.into()).into())
+    }
+
+    /// Questions under way and waiting, each with its source, the earliest first.
     struct Crowd {
-        turns: Turns<char>,
-        begun: Vec<Turn<char>>,
-        waiting: Vec<(char, BoxFuture<'static, Turn<char>>)>,
+        turns: Turns,
+        begun: Vec<(char, Turn)>,
+        waiting: Vec<(char, BoxFuture<'static, Turn>)>,
     }
 
     impl Crowd {
@@ -172,89 +195,149 @@ mod tests {
             Self { turns: Turns::new(places), begun: Vec::new(), waiting: Vec::new() }
         }
 
+        /// Each letter asks once.
         fn ask(&mut self, sources: &str) -> &mut Self {
             for source in sources.chars() {
                 let turns = self.turns.clone();
-                self.waiting.push((source, async move { turns.take(source).await }.boxed()));
+                self.waiting.push((source, async move { turns.take(network(source)).await }.boxed()));
                 self.poll();
             }
             self
         }
 
+        /// Takes the turns that were given.
         fn poll(&mut self) {
             for (source, mut turn) in std::mem::take(&mut self.waiting) {
                 match (&mut turn).now_or_never() {
-                    Some(turn) => self.begun.push(turn),
+                    Some(turn) => self.begun.push((source, turn)),
                     None => self.waiting.push((source, turn)),
                 }
             }
         }
 
-        /// The sources of what is under way, sorted.
-        fn under_way(&self) -> String {
-            let mut sources: Vec<char> = self.begun.iter().map(|turn| turn.source).collect();
-            sources.sort_unstable();
-            sources.into_iter().collect()
-        }
-
-        fn end(&mut self, source: char) -> &mut Self {
-            let position = self.begun.iter().position(|turn| turn.source == source).unwrap();
-            drop(self.begun.remove(position));
-            self.poll();
+        /// The earliest question of each letter ends.
+        fn end(&mut self, sources: &str) -> &mut Self {
+            for source in sources.chars() {
+                let position = self.begun.iter().position(|(of, _)| *of == source).unwrap();
+                drop(self.begun.remove(position));
+                self.poll();
+            }
             self
         }
 
-        fn is_idle(&mut self) -> bool {
+        /// The earliest waiting question of a letter is given up.
+        fn give_up(&mut self, source: char) {
+            let position = self.waiting.iter().position(|(of, _)| *of == source).unwrap();
+            drop(self.waiting.remove(position));
+        }
+
+        /// The sources of what is under way, sorted.
+        fn under_way(&self) -> String {
+            let mut sources: Vec<char> = self.begun.iter().map(|(source, _)| *source).collect();
+            sources.sort_unstable();
+            assert_eq!(self.turns.counts(), (sources.len(), self.waiting.len()));
+            sources.into_iter().collect()
+        }
+
+        #[track_caller]
+        fn assert_idle(&self, places: usize) {
             let state = self.turns.0.lock();
-            state.sources.is_empty() && state.line.is_empty()
+            assert_eq!((state.free, state.waiting), (places, 0));
+            assert!(state.sources.is_empty() && state.line.is_empty(), "{state:?}");
         }
     }
 
     #[test]
-    fn a_place_is_left_for_whoever_comes_next() {
+    fn a_source_alone_has_half_and_newcomers_find_a_place() {
         let mut crowd = Crowd::new(8);
         assert_eq!(crowd.ask("aaaaaaaaaaaa").under_way(), "aaaa");
         assert_eq!(crowd.ask("bbbb").under_way(), "aaaabb");
         assert_eq!(crowd.ask("c").under_way(), "aaaabbc");
         assert_eq!(crowd.ask("d").under_way(), "aaaabbcd");
-        // All taken: nobody has much more than the others, and what ends makes room for those that have least.
+        // No place is left: what ends makes room for a source that has less than the others.
         assert_eq!(crowd.ask("e").under_way(), "aaaabbcd");
-        assert_eq!(crowd.end('a').under_way(), "aaabbcde");
-        assert_eq!(crowd.end('a').under_way(), "aabbcde");
-        // With the others gone, their places are shared by those who want more; one alone has half of them again.
-        assert_eq!(crowd.end('c').end('d').end('e').under_way(), "aaabbb");
-        crowd.end('b').end('b').end('b').end('b');
-        assert_eq!(crowd.under_way(), "aaaa");
+        assert_eq!(crowd.end("a").under_way(), "aaabbcde");
+        assert_eq!(crowd.end("a").under_way(), "aabbcde");
+        // The shares grow when others have gone.
+        assert_eq!(crowd.end("cde").under_way(), "aaabbb");
+        assert_eq!(crowd.end("bbbb").under_way(), "aaaa");
     }
 
     #[test]
-    fn turns_go_round() {
+    fn two_greedy_sources_have_a_third_each() {
+        let mut crowd = Crowd::new(64);
+        crowd.ask(&"ab".repeat(100));
+        assert_eq!(crowd.under_way(), "a".repeat(22) + &"b".repeat(21));
+    }
+
+    #[test]
+    fn turns_go_round_and_questions_of_a_source_keep_their_order() {
         let mut crowd = Crowd::new(1);
         crowd.ask("aaabbc");
         let mut order = String::new();
-        while let Some(turn) = crowd.begun.pop() {
-            order.push(turn.source);
+        while let Some((source, turn)) = crowd.begun.pop() {
+            order.push(source);
             drop(turn);
             crowd.poll();
         }
         assert_eq!(order, "aabcab");
-        assert!(crowd.is_idle());
+        crowd.assert_idle(1);
+
+        let turns = Turns::new(1);
+        let held = turns.take(network('a')).now_or_never().unwrap();
+        let [mut first, mut second] = [turns.take(network('b')).boxed(), turns.take(network('b')).boxed()];
+        assert!((&mut first).now_or_never().is_none() && (&mut second).now_or_never().is_none());
+        drop(held);
+        assert!((&mut second).now_or_never().is_none());
+        assert!(first.now_or_never().is_some());
     }
 
     #[test]
-    fn those_who_go_leave_nothing_behind() {
+    fn a_question_that_is_given_up_leaves_the_queue() {
         let mut crowd = Crowd::new(1);
-        crowd.ask("abbb");
-        drop(crowd.waiting.remove(0));
-        assert_eq!(crowd.turns.0.lock().sources.get(&'b').unwrap().waiting.len(), 2);
-        // One is given its turn, and goes before it takes it.
-        let [turn] = std::mem::take(&mut crowd.begun).try_into().unwrap();
-        drop(turn);
-        drop(crowd.waiting.remove(0));
+        crowd.ask("abbc");
+        crowd.give_up('b');
+        assert_eq!(crowd.turns.counts(), (1, 2));
+        crowd.give_up('b');
+        assert!(!crowd.turns.0.lock().sources.contains_key(&network('b')));
+        assert_eq!(crowd.end("a").under_way(), "c");
+        crowd.end("c");
+        crowd.assert_idle(1);
+    }
+
+    #[test]
+    fn a_place_given_to_a_question_that_is_given_up_goes_to_the_next() {
+        let mut crowd = Crowd::new(1);
+        crowd.ask("abc");
+        // `b` has its turn, and goes before it looks.
+        drop(crowd.begun.pop());
+        assert_eq!(crowd.turns.counts(), (1, 1));
+        crowd.give_up('b');
         crowd.poll();
-        assert_eq!(crowd.under_way(), "b");
-        crowd.end('b');
-        assert!(crowd.is_idle());
-        assert_eq!(crowd.turns.0.lock().free, 1);
+        assert_eq!(crowd.under_way(), "c");
+        crowd.end("c");
+        crowd.assert_idle(1);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn no_place_is_lost_among_threads() {
+        let turns = Turns::new(3);
+        let tasks: Vec<_> = (0..3000u32)
+            .map(|n| {
+                let turns = turns.clone();
+                tokio::spawn(async move {
+                    let source = network(char::from(b'a' + (n % 7) as u8));
+                    let patience = std::time::Duration::from_micros(u64::from(n % 5) * 300);
+                    if let Ok(turn) = tokio::time::timeout(patience, turns.take(source)).await {
+                        tokio::task::yield_now().await;
+                        drop(turn);
+                    }
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await.unwrap();
+        }
+        Crowd { turns, begun: Vec::new(), waiting: Vec::new() }.assert_idle(3);
     }
 }

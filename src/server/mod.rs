@@ -24,7 +24,7 @@ use tracing::{info, warn};
 
 use crate::addresses::{AddressLimits, Addresses};
 use crate::admin;
-use crate::authorizers::{Authorizers, SetupError};
+use crate::authorizers::{self, Authorizers, SetupError};
 use crate::body_budget::BodyBudget;
 use crate::config::{ClusterDriver, Config, RedisPlace, RedisUrl, ServerConfig};
 use crate::fallback::{self, Fallbacks};
@@ -130,6 +130,7 @@ impl Server {
         let node = node.map_err(StartError::Cluster)?;
         let node = Arc::new(node);
         node.metrics().register(Box::new(Gauges(Arc::downgrade(&node))));
+        node.metrics().register(Box::new(authorizers::Gauges(Arc::downgrade(&authorizers))));
         let addresses = (public_address, admin_address);
         Ok(Self { config, node, authorizers, shutdown, public, admin, tls, addresses, max_sockets, clients })
     }

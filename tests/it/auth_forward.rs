@@ -1,11 +1,12 @@
 //! The authorizer that asks the app's backend.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fanfare::config::ForwardConfig;
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 
-use crate::support::{Answer, Ask, TestServer, Web};
+use crate::support::{Answer, Ask, Response, TestServer, Web, within};
 
 /// A server whose backend is this one.
 async fn server_with(web: &Web, change: impl FnOnce(&mut ForwardConfig)) -> TestServer {
@@ -114,6 +115,21 @@ async fn a_backend_says_no_with_401_or_403() {
 }
 
 #[tokio::test]
+async fn a_backend_that_signs_nothing_says_no_as_it_says_yes() {
+    let web = backend(200, json!({ "fanfare": "deny" })).await;
+    let server = server_with(&web, |forward| forward.cache = Duration::from_secs(3600)).await;
+    ask().forbidden(&server).await;
+    Ask::user("1.2").forbidden(&server).await;
+    // It is a decision, and remembered like every other one.
+    ask().forbidden(&server).await;
+    assert_eq!(web.seen().len(), 2);
+    assert!(server.metrics().await.contains("fanfare_auth_requests_total{app=\"42\",outcome=\"denied\"} 3\n"));
+    // Not with another status: that is somebody else's answer.
+    web.answer(|_| Answer(500, json!({ "fanfare": "deny" }).to_string()));
+    Ask::channel("1.2", "private-b").send(&server).await.error(503);
+}
+
+#[tokio::test]
 async fn a_backend_that_does_not_decide_lets_nobody_in() {
     let web = backend(200, allow(json!({}))).await;
     let server = server_with(&web, |_| {}).await;
@@ -184,50 +200,6 @@ async fn a_backend_has_its_time() {
 }
 
 #[tokio::test]
-async fn an_address_that_asks_for_much_does_not_keep_others_waiting() {
-    let web = backend(200, allow(json!({}))).await;
-    let server = TestServer::with(|config| {
-        config.server.trust_forwarded_headers = true;
-        config.apps[0].auth.forward = Some(ForwardConfig::new(web.url.clone()));
-    })
-    .await;
-    web.hold(true);
-    let mut waiting = Vec::new();
-    let mut ask = async |address: &str, channel: &str| {
-        let request = Ask::channel("1.2", channel).header("X-Forwarded-For", address).bytes();
-        let mut http = server.http().await;
-        waiting.push(tokio::spawn(async move { http.send(&request).await }));
-    };
-    // Twice as much as one backend is asked at a time, by a household with an address for each question.
-    for n in 0..128 {
-        ask(&format!("2001:db8::{n}"), &format!("private-greedy-{n}")).await;
-    }
-    web.expect_seen(32).await;
-    for n in 1..=8 {
-        ask(&format!("203.0.113.{n}"), "private-honest").await;
-    }
-    // Nobody has been answered yet.
-    let seen = web.expect_seen(40).await;
-    let asked = |about: &str| {
-        let channels = seen.iter().filter_map(|seen| seen.field("channel_name"));
-        channels.filter(|channel| channel.starts_with(about)).count()
-    };
-    assert_eq!((asked("private-greedy"), asked("private-honest")), (32, 8));
-    web.hold(false);
-    for answer in waiting {
-        answer.await.unwrap().json();
-    }
-}
-
-#[tokio::test]
-async fn a_backend_can_say_no_in_words() {
-    let web = backend(200, json!({ "fanfare": "deny" })).await;
-    let server = server_with(&web, |_| {}).await;
-    ask().forbidden(&server).await;
-    Ask::user("1.2").forbidden(&server).await;
-}
-
-#[tokio::test]
 async fn on_a_presence_channel_and_at_a_sign_in_the_backend_must_name_a_user() {
     let web = backend(200, allow(json!({}))).await;
     let server = server_with(&web, |_| {}).await;
@@ -281,6 +253,85 @@ async fn a_batch_is_a_question_for_each_channel() {
     let answer = answer.allowed(&server).await;
     assert_eq!(names.map(|name| answer[name]["status"].as_u64().unwrap()), [200, 403, 503, 403]);
     assert_eq!(web.seen().len(), 3);
+}
+
+// --- turns ---
+
+const UNDER_WAY: &str = "fanfare_auth_questions_under_way";
+const WAITING: &str = "fanfare_auth_questions_waiting";
+
+/// A server behind a proxy, and 100 questions of one household that its backend does not answer within `timeout`; the last of
+/// them is about `private-shared`.
+async fn flooded(web: &Web, timeout: Duration, cache: Duration) -> (TestServer, JoinSet<Response>) {
+    web.hold_only(|seen| seen.field("channel_name").unwrap().starts_with("private-slow-"));
+    let mut forward = ForwardConfig::new(web.url.clone());
+    (forward.timeout, forward.cache) = (timeout, cache);
+    let server = TestServer::with(|config| {
+        config.server.trust_forwarded_headers = true;
+        config.apps[0].auth.forward = Some(forward);
+    })
+    .await;
+    let mut flood = JoinSet::new();
+    for n in 1..=100 {
+        let channel = if n == 100 { "private-shared".to_owned() } else { format!("private-slow-{n}") };
+        let ask = Ask::channel("1.2", &channel).header("X-Forwarded-For", &format!("2001:db8::{n}"));
+        let mut http = server.http().await;
+        flood.spawn(async move { http.send(&ask.bytes()).await });
+        if n >= 99 {
+            let arrived =
+                async { while server.metric(UNDER_WAY).await + server.metric(WAITING).await < f64::from(n) {} };
+            within("questions of the flood", arrived).await;
+        }
+    }
+    (server, flood)
+}
+
+#[tokio::test]
+async fn a_flood_of_slow_questions_keeps_no_other_address_waiting() {
+    let timeout = Duration::from_secs(2);
+    for cache in [Duration::ZERO, Duration::from_secs(3600)] {
+        let web = backend(200, allow(json!({}))).await;
+        let (server, mut flood) = flooded(&web, timeout, cache).await;
+        let honest = |channel| Ask::channel("3.4", channel).header("X-Forwarded-For", "2001:db8:0:1::1");
+        let began = Instant::now();
+        // Neither with questions of its own, nor with one that waits among those of the flood.
+        for channel in ["private-a", "private-b", "private-shared"] {
+            honest(channel).allowed(&server).await;
+        }
+        let took = began.elapsed();
+        assert!(took < timeout / 2, "{took:?}");
+        server.expect_metric(UNDER_WAY, 32).await;
+        // The flood has half of the places, and hears in the end that it had no turn. With the cache, its last question has
+        // been answered to somebody else by then.
+        let mut refused = 0;
+        while let Some(answer) = flood.join_next().await {
+            refused += usize::from(answer.unwrap().status == 503);
+        }
+        assert!(refused >= 99, "{refused}");
+        server.expect_metric(UNDER_WAY, 0).await;
+        server.expect_metric(WAITING, 0).await;
+        // Each place is taken twice at most before the last of the others has waited for the whole time.
+        let page = server.metrics().await;
+        let count = |outcome: &str| {
+            let name = format!("fanfare_auth_requests_total{{app=\"42\",outcome=\"{outcome}\"}} ");
+            page.lines().find_map(|line| line.strip_prefix(&name)).unwrap_or("0").parse::<usize>().unwrap()
+        };
+        assert!(count("busy") >= 35, "{page}");
+        assert_eq!(count("busy") + count("failed"), refused, "{page}");
+    }
+}
+
+#[tokio::test]
+async fn those_who_go_while_they_wait_leave_nothing_behind() {
+    let web = backend(200, allow(json!({}))).await;
+    for cache in [Duration::ZERO, Duration::from_secs(3600)] {
+        let (server, flood) = flooded(&web, Duration::from_secs(60), cache).await;
+        server.expect_metric(UNDER_WAY, 32).await;
+        server.expect_metric(WAITING, 68).await;
+        drop(flood);
+        server.expect_metric(UNDER_WAY, 0).await;
+        server.expect_metric(WAITING, 0).await;
+    }
 }
 
 // --- the cache ---

@@ -55,8 +55,8 @@ pub struct Web {
 struct Shared {
     answer: Mutex<Script>,
     seen: watch::Sender<Vec<Seen>>,
-    /// Whether answers are held back.
-    held: watch::Sender<bool>,
+    /// Which answers are held back.
+    held: watch::Sender<fn(&Seen) -> bool>,
 }
 
 impl Web {
@@ -65,7 +65,7 @@ impl Web {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let answer: Script = Box::new(answer);
-        let (seen, held) = (watch::Sender::new(Vec::new()), watch::Sender::new(false));
+        let (seen, held) = (watch::Sender::new(Vec::new()), watch::Sender::new((|_| false) as fn(&Seen) -> bool));
         let shared = Arc::new(Shared { answer: Mutex::new(answer), seen, held });
         let running = tokio::spawn(serve(listener, Arc::clone(&shared)));
         Self { url, shared, running }
@@ -78,6 +78,11 @@ impl Web {
 
     /// Holds all answers back, or lets them go.
     pub fn hold(&self, held: bool) {
+        self.hold_only(if held { |_| true } else { |_| false });
+    }
+
+    /// Holds the answers to these requests back, and lets all others go.
+    pub fn hold_only(&self, held: fn(&Seen) -> bool) {
         self.shared.held.send_replace(held);
     }
 
@@ -128,7 +133,7 @@ async fn reply(shared: &Shared, request: Request<Incoming>) -> Result<Response<F
     let fields = pairs.map(|(name, value)| (decode(name), decode(value))).collect();
     let seen = Seen { path: head.uri.path().to_owned(), headers: head.headers, fields };
     shared.seen.send_modify(|all| all.push(seen.clone()));
-    let _ = shared.held.subscribe().wait_for(|held| !held).await;
+    let _ = shared.held.subscribe().wait_for(|held| !held(&seen)).await;
     let Answer(status, body) = (shared.answer.lock().unwrap())(&seen);
     let mut response = Response::new(Full::from(body));
     *response.status_mut() = status.try_into().unwrap();
