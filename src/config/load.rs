@@ -5,6 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::layers::{Layer, Layers, Place, Sources, env_name};
+use super::memory_bounds::counts_for_memory;
 use super::rule::{Given, MASK, Rule};
 use super::schema::{self, Visitor, secret_names};
 use super::suggest::KnownNames;
@@ -61,7 +62,11 @@ impl Config {
         schema::apps(&mut reader, &mut config.apps, &defaults);
         reader.refuse_unknown_keys();
         let obstacles = if server.is_some() { config.obstacles() } else { Vec::new() };
-        for (path, conflict) in config.conflicts().into_iter().chain(obstacles) {
+        // The default that stands in for a refused address is not where anybody wants to listen.
+        let is_unknown = ["server.listen", "admin.listen"].iter().any(|path| reader.refused.contains(*path));
+        let mut conflicts = config.conflicts();
+        conflicts.retain(|(path, _)| !(is_unknown && path == "admin.listen"));
+        for (path, conflict) in conflicts.into_iter().chain(obstacles) {
             reader.refuse(&path, conflict);
         }
         let place = |(path, text): (String, String)| (layers.place(&path), text);
@@ -69,7 +74,8 @@ impl Config {
         let mut of_memory = None;
         if let Some((sources, machine)) = server {
             warnings.extend(config.exposures(layers, sources.file.as_deref(), reader.secret_files));
-            of_memory = config.memory_warning(machine);
+            let is_known = !reader.refused.iter().any(|path| counts_for_memory(path));
+            of_memory = is_known.then(|| config.memory_warning(machine)).flatten();
         }
         let mut mistakes = reader.mistakes;
         // What was refused is not in the configuration, so nothing is known of it.
@@ -99,6 +105,8 @@ struct Reader<'a> {
     secret_variables: BTreeSet<String>,
     /// Files that secrets came from.
     secret_files: Vec<(Place, PathBuf)>,
+    /// Settings whose value was refused, so that they have their default here.
+    refused: BTreeSet<String>,
     mistakes: Vec<(Place, String)>,
 }
 
@@ -117,6 +125,9 @@ impl Visitor for Reader<'_> {
                 Err(reason) => {
                     let place = layers.place_in(layer, &path);
                     self.mistakes.push((place, format!("{reason}; expected {}", rule.expected)));
+                    if !replaced {
+                        self.refused.insert(path.clone());
+                    }
                 }
             }
             replaced = true;
@@ -205,6 +216,7 @@ impl<'a> Reader<'a> {
             lists: BTreeMap::new(),
             secret_variables: BTreeSet::new(),
             secret_files: Vec::new(),
+            refused: BTreeSet::new(),
             mistakes: Vec::new(),
         }
     }

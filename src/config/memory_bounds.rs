@@ -129,6 +129,16 @@ impl Config {
     }
 }
 
+/// Whether a setting is one of those that are added up here.
+pub(super) fn counts_for_memory(path: &str) -> bool {
+    let (table, name) = path.rsplit_once('.').unwrap_or(("", path));
+    match table {
+        "server" => ["max_connections", "send_buffer", "body_memory", "subscription_memory"].contains(&name),
+        "webhooks" => ["data_dir", "max_pending", "max_unwritten", "max_dead"].contains(&name),
+        _ => table.ends_with("limits") && ["connections", "outbox", "message", "cache_size"].contains(&name),
+    }
+}
+
 /// Bytes, rounded as people do.
 struct Amount(u64);
 

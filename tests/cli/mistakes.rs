@@ -395,6 +395,26 @@ fn warnings_follow_the_mistakes() {
 }
 
 #[test]
+fn nothing_is_said_of_the_default_that_a_refused_setting_falls_back_to() {
+    // Every other limit is far too large, so that only what is unknown keeps the warning back.
+    let large = "[server]\nsubscription_memory = \"1024 GiB\"\n";
+    let set = |setting: &str| refusal(Some(&format!("{large}{APP}")), &[], &["--set", setting]);
+    for setting in ["server.max_connections=many", "server.body_memory=lots", "app_defaults.limits.outbox=big"] {
+        let (key, _) = setting.split_once('=').unwrap();
+        let found = set(setting);
+        assert!(found.len() == 1 && found[0].starts_with(&format!("--set {key}: ")), "{found:#?}");
+    }
+    let found = set("log.level=loud");
+    assert!(found.len() == 2 && found[1].starts_with("warning: the limits come to "), "{found:#?}");
+    for (refused, other) in
+        [("server.listen", "admin.listen=127.0.0.1:6001"), ("admin.listen", "server.listen=127.0.0.1:9601")]
+    {
+        let found = mistakes(Some(APP), &[], &["--set", &format!("{refused}=nonsense"), "--set", other]);
+        assert!(found.len() == 1 && found[0].starts_with(&format!("--set {refused}: ")), "{found:#?}");
+    }
+}
+
+#[test]
 fn two_listeners_at_one_address_are_a_mistake_that_names_both() {
     let with = |public: &str, admin: &str| {
         mistakes(
