@@ -202,6 +202,17 @@ impl Hub {
         }
     }
 
+    /// Whether a queue of webhook events is that of an app in this node's configuration. While an app is added or removed node
+    /// by node, it may be in that of others only.
+    pub(super) fn knows_app_of(&self, queue: &str) -> bool {
+        let app = queue.split_once(':').map_or(queue, |(_, app)| app);
+        let knows = self.app(app).is_some();
+        if !knows {
+            warn!(app, "webhook events wait at Redis for a node that has this app in its configuration");
+        }
+        knows
+    }
+
     /// Redis answers. If it does so everywhere, clients whose subscription had failed are asked to connect anew.
     pub(super) fn rescue(&self) {
         if self.connected.load(Ordering::Relaxed) < self.partitions {
@@ -228,7 +239,6 @@ impl Hub {
     fn tell_one(&self, edge: &str) -> Option<()> {
         let (kind, key, subject): (String, String, String) = serde_json::from_str(edge).ok()?;
         let (app, is_channel, name) = parse_key(&key)?;
-        // An app that is in the configuration of other nodes only.
         let webhooks = &self.shares[self.app(app)?].webhooks;
         let (channel, user_id);
         let decided = match is_channel {

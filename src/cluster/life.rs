@@ -328,7 +328,9 @@ impl Link {
 
     /// Tells backends what the scripts have decided, if it is this node's turn. What is told is on disk before it is
     /// crossed off, so it may be told twice after a crash, but never not at all.
-    pub(super) async fn tell(&self, line: Line) -> Result<Infallible, Reason> {
+    /// Nothing more is told once this node is `leaving`: another one will be on duty, and it does not wait for an end of what
+    /// there is to tell.
+    pub(super) async fn tell(&self, line: Line, leaving: &CancellationToken) -> Result<Infallible, Reason> {
         let mut ticks = interval(DUTY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // Queues of the last answer, in its order, and how many of their edges were told.
@@ -336,6 +338,9 @@ impl Link {
         loop {
             ticks.tick().await;
             let _telling = self.telling.lock().await;
+            if leaving.is_cancelled() {
+                return Ok(std::future::pending().await);
+            }
             while self.on_duty.load(Ordering::Relaxed) {
                 let mut call = self.script(&line, Script::Duty);
                 for (queue, edges) in told.drain(..) {
@@ -349,11 +354,16 @@ impl Link {
                 let mut queues = answer.list().ok_or_else(nonsense)?;
                 let mut edges = Vec::new();
                 while let Some((queue, of_queue)) = queues.text().zip(queues.list()) {
-                    let of_queue = of_queue.texts();
+                    let mut of_queue = of_queue.texts();
+                    if !self.hub.knows_app_of(&queue) {
+                        // They stay at Redis for a node that has the app in its configuration.
+                        of_queue.clear();
+                    }
                     told.push((queue, of_queue.len()));
                     edges.extend(of_queue);
                 }
-                if edges.is_empty() {
+                // What was told before is crossed off by now.
+                if edges.is_empty() || leaving.is_cancelled() {
                     break;
                 }
                 self.hub.tell(&edges).await;

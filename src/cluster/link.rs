@@ -249,7 +249,7 @@ impl Link {
             Err(reason) = self.beat(line.clone()) => reason.into(),
             end = self.contribute(line.clone(), past, leaving) => end,
             Err(reason) = self.publish(line.clone(), jobs) => reason.into(),
-            Err(reason) = self.tell(line.clone()) => reason.into(),
+            Err(reason) = self.tell(line.clone(), leaving) => reason.into(),
             Err(reason) = self.sweep(line.clone()) => reason.into(),
             () = broken.notified() => End::Broken(format!("{}: the connection broke", line.server)),
         }

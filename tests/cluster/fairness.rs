@@ -290,3 +290,42 @@ async fn webhooks_of_an_app_do_not_wait_for_those_of_another_one() {
     assert_eq!(*vacated.event(), json!({ "name": "channel_vacated", "channel": "room" }));
     assert!(waiting > FLOOD / 10, "{waiting} of the flood were left");
 }
+
+#[tokio::test]
+async fn a_node_takes_its_leave_however_much_there_is_to_tell() {
+    let backend = Backend::start().await;
+    let mut cluster = Cluster::with(1, |settings| settings.webhooks = Some(backend.url())).await;
+    at_redis(
+        &cluster,
+        r#"for i = 1, flood do
+          redis.call('RPUSH', keys .. 'edges:open:42', '["channel_occupied","c:42:flood-' .. i .. '",""]')
+        end
+        return redis.call('RPUSH', keys .. 'turns', 'open:42')"#,
+    );
+    cluster.nodes[0].stop().await;
+    let log = cluster.nodes[0].log();
+    assert!(!log.contains("could not take leave of the cluster"), "{log}");
+    // The next node goes on with the rest.
+    let waiting = at_redis(&cluster, "return redis.call('LLEN', keys .. 'edges:open:42')");
+    assert!(waiting > FLOOD / 10, "{waiting} of the flood were left");
+}
+
+#[tokio::test]
+async fn events_of_an_app_that_this_node_does_not_have_wait_for_one_that_has_it() {
+    let mut backend = Backend::start().await;
+    let cluster = Cluster::with(1, |settings| settings.webhooks = Some(backend.url())).await;
+    at_redis(
+        &cluster,
+        r#"redis.call('RPUSH', keys .. 'edges:open:77', '["channel_occupied","c:77:room",""]')
+        return redis.call('RPUSH', keys .. 'turns', 'open:77')"#,
+    );
+    let mut client = cluster.nodes[0].connect().await;
+    for channel in ["first", "second"] {
+        client.subscribe(channel).await;
+        let occupied = backend.next_within(PATIENCE).await;
+        assert_eq!(*occupied.event(), json!({ "name": "channel_occupied", "channel": channel }));
+    }
+    assert_eq!(at_redis(&cluster, "return redis.call('LLEN', keys .. 'edges:open:77')"), 1);
+    let log = cluster.nodes[0].log();
+    assert!(log.contains("wait at Redis for a node that has this app"), "{log}");
+}

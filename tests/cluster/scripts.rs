@@ -79,6 +79,25 @@ impl Node {
         (lost, queues.collect())
     }
 
+    /// Whatever is planned becomes due.
+    fn a_minute_later(&self) {
+        let script = "local generation = KEYS[1] .. redis.call('HGET', KEYS[1] .. 'meta', 'gen') .. ':' \
+            for _, queue in ipairs(redis.call('ZRANGE', generation .. 'first_due', 0, -1)) do \
+              for _, chore in ipairs(redis.call('ZRANGE', generation .. 'due:' .. queue, 0, -1)) do \
+                redis.call('ZADD', generation .. 'due:' .. queue, 0, chore) \
+              end \
+              redis.call('ZADD', generation .. 'first_due', 0, queue) \
+            end";
+        self.redis.cli(&["EVAL", script, "1", PREFIX]);
+    }
+
+    /// It goes, and comes back after that time.
+    fn go_and_begin(&mut self, restart_grace: &str) {
+        let script = "return redis.call('DEL', KEYS[1] .. redis.call('HGET', KEYS[1] .. 'meta', 'gen') .. ':nodes')";
+        self.redis.cli(&["EVAL", script, "1", PREFIX]);
+        self.call::<redis::Value>(BEAT, &["60000", "0", restart_grace, "{}", "1", "{}"]);
+    }
+
     /// Whether there is a key with this in its name.
     fn has_key(&self, part: &str) -> bool {
         !self.redis.cli(&["KEYS", &format!("*:{part}*")]).is_empty()
@@ -157,15 +176,7 @@ fn what_becomes_due_is_done_in_turn() {
     }
     let (_, occupied) = node.duty(&[]);
     assert_eq!(occupied.len(), 6);
-    // A minute later.
-    let script = "local generation = KEYS[1] .. redis.call('HGET', KEYS[1] .. 'meta', 'gen') .. ':' \
-        for _, queue in ipairs(redis.call('ZRANGE', generation .. 'first_due', 0, -1)) do \
-          for _, chore in ipairs(redis.call('ZRANGE', generation .. 'due:' .. queue, 0, -1)) do \
-            redis.call('ZADD', generation .. 'due:' .. queue, 0, chore) \
-          end \
-          redis.call('ZADD', generation .. 'first_due', 0, queue) \
-        end";
-    node.redis.cli(&["EVAL", script, "1", PREFIX]);
+    node.a_minute_later();
     let mut told: Vec<_> = occupied.iter().map(|(queue, edges)| (queue.clone(), edges.len() as u32)).collect();
     let mut rounds = Vec::new();
     for _ in 0..3 {
@@ -201,4 +212,20 @@ fn what_finds_no_room_to_wait_in_is_done_at_once() {
     assert_eq!(node.duty(&[("open:1", 1)]).1, edges(&[("open:1", &["c"])]));
     node.subscribed(1, "c", 0);
     assert_eq!(node.duty(&[("open:1", 1)]).1, edges(&[]));
+}
+
+#[test]
+fn after_all_nodes_were_away_nothing_becomes_due_before_clients_had_the_time_to_come_back() {
+    let mut node = Node::start(60_000, &[]);
+    node.occupy(1, 1, 2);
+    node.duty(&[]);
+    node.subscribed(1, "1", 0);
+    node.subscribed(1, "2", 0);
+    node.a_minute_later();
+    node.go_and_begin("60000");
+    assert_eq!(node.duty(&[("open:1", 2)]).1, edges(&[]));
+    node.subscribed(1, "1", 1);
+    // The time is over.
+    node.go_and_begin("0");
+    assert_eq!(node.duty(&[]).1, edges(&[("open:1", &["2"])]));
 }

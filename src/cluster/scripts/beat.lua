@@ -23,12 +23,8 @@ if begin then
       redis.call('SADD', G .. 'held', unpack(gone))
       redis.call('PEXPIRE', G .. 'held', grace + lease)
     end
-    for _, queue in ipairs(redis.call('ZRANGE', G .. 'first_due', 0, -1)) do
-      local key = G .. 'due:' .. queue
-      for _, chore in ipairs(redis.call('ZRANGEBYSCORE', key, '-inf', meta[4])) do
-        redis.call('ZADD', key, meta[4], chore)
-      end
-    end
+    -- Not by a new time for each chore: there may be more of them than can be walked over within a lease.
+    if redis.call('EXISTS', G .. 'first_due') == 1 then redis.call('HSET', P .. 'meta', 'quiet', meta[4]) end
   end
   for app, rules in pairs(cjson.decode(ARGV[10])) do redis.call('HSET', G .. 'rules', app, cjson.encode(rules)) end
 end

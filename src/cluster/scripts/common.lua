@@ -1,7 +1,8 @@
 -- What all scripts share. Each runs inside one partition, whose keys begin with KEYS[1] and so lie in one hash slot.
 --
---   <P>meta           run id of the server, generation, its birth, until when nobody is reported gone (hold), whether the
---                     keys of earlier generations are gone (swept)
+--   <P>meta           run id of the server, generation, its birth, until when nobody is reported gone who was there
+--                     before (hold), until when nothing becomes due (quiet), whether the keys of earlier generations are
+--                     gone (swept)
 --   <P>c:<topic>      cached event: f frame, d data; it outlives a generation, as do the next two
 --   <P>c:ages:<app>   topics with a cached event, by its expiry     <P>c:sizes:<app>  topic → its bytes, empty → their sum
 --   <P>p:<topic>      the pub/sub channel
@@ -102,6 +103,7 @@ local function queue_of(topic) return (is_trusted(topic) and 'trusted:' or 'open
 -- Something that a backend is told, once. All of a topic is in one queue, and so in order. Each queue has a bound of its own:
 -- however many public channels a client subscribes to, no member event is lost, and nothing of another app.
 local function edge(kind, topic, subject)
+  if not rules_of(topic).webhooks then return end
   local queue = queue_of(topic)
   local key = G .. 'edges:' .. queue
   local length = redis.call('RPUSH', key, cjson.encode({ kind, topic, tostring(subject or '') }))
@@ -146,7 +148,7 @@ end
 local function tell_count(t)
   t.counted = now
   say(t, 'n' .. t.total)
-  if rules_of(t.topic).webhooks then edge('subscription_count', t.topic, t.total) end
+  edge('subscription_count', t.topic, t.total)
 end
 
 local function count_changed(t, rules)
@@ -179,7 +181,7 @@ local function set_count(t, node, count, rules, known)
       end
     elseif t.on then
       local at = math.max(now + rules.offline_delay, hold)
-      if rules.offline_delay == 0 or not plan(at, { 'o', topic }) then go_offline(t) end
+      if at <= now or not plan(at, { 'o', topic }) then go_offline(t) end
     end
     return
   end

@@ -45,7 +45,9 @@ for i = 5, #ARGV, 2 do
   if redis.call('EXISTS', key) == 1 then redis.call('RPUSH', G .. 'turns', queue) end
 end
 
-local waiting = redis.call('ZRANGEBYSCORE', G .. 'first_due', '-inf', digits(now), 'LIMIT', 0, CHORES)
+-- After all nodes were away, what was planned before waits for the clients on their way back.
+local quiet = now < tonumber(redis.call('HGET', P .. 'meta', 'quiet') or 0)
+local waiting = quiet and {} or redis.call('ZRANGEBYSCORE', G .. 'first_due', '-inf', digits(now), 'LIMIT', 0, CHORES)
 share_out(waiting, CHORES, function(queue, share)
   local key = G .. 'due:' .. queue
   local chores = redis.call('ZRANGEBYSCORE', key, '-inf', digits(now), 'LIMIT', 0, share)
