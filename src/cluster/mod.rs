@@ -69,6 +69,12 @@ const ONE_SERVER: usize = 1;
 /// Partitions at a Redis Cluster: enough to be spread well over a dozen servers. Each is a connection of each node.
 const REDIS_CLUSTER: usize = 16;
 
+/// Very much waits for a partition if it is so many times what one connection may have waiting.
+const CROWD: usize = 50;
+
+/// What a connection may have waiting then, besides what it is subscribed to: so much may change when somebody turns a page.
+const PASSING: usize = 20;
+
 /// Whether there are other nodes.
 #[derive(Debug)]
 pub enum Cluster {
@@ -222,11 +228,17 @@ impl RedisCluster {
         self.link(app, subject).enqueue(source, Topic { app: index, subject: subject.owned() });
     }
 
-    /// Whether a connection may cause one more change of this channel or user: fewer of its changes than
-    /// `cluster.pending_per_connection` wait to be told.
-    pub fn has_room(&self, app: &str, subject: Recipient<'_>, socket_id: SocketId) -> bool {
+    /// Whether a connection that has `held` subscriptions may cause one more change of this channel or user: fewer of its
+    /// changes than `cluster.pending_per_connection` wait to be told.
+    ///
+    /// What it has no more takes memory until that is told, which nobody is charged for. So while very much waits, a connection
+    /// may have little waiting beside what it holds.
+    pub fn has_room(&self, app: &str, subject: Recipient<'_>, socket_id: SocketId, held: usize) -> bool {
+        let most = self.hub.pending_per_connection;
         let pending = self.link(app, subject).pending.lock();
-        pending.len_of(Source::Connection(socket_id)) < self.hub.pending_per_connection
+        let is_crowded = pending.len() >= most.saturating_mul(CROWD);
+        let bound = if is_crowded { most.min(held.saturating_add(PASSING)) } else { most };
+        pending.len_of(Source::Connection(socket_id)) < bound
     }
 
     /// `cluster.pending_per_connection`.

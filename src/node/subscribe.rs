@@ -67,7 +67,7 @@ impl Node {
     ) -> Result<Subscription, SubscriptionError> {
         let channel = request.channel;
         let tenant = &client.tenant;
-        self.has_room(client, Recipient::Channel(channel))?;
+        self.has_room(client, Recipient::Channel(channel), request.held)?;
         if channel.needs_auth() {
             let text = auth::channel_text(client.socket_id, channel.as_str(), request.channel_data);
             let verdict = auth::verify_token(&tenant.app, request.auth, text);
@@ -189,9 +189,14 @@ impl Node {
     ///
     /// # Errors
     /// [`SubscriptionError::Pending`].
-    pub(super) fn has_room(&self, client: &Client, subject: Recipient<'_>) -> Result<(), SubscriptionError> {
+    pub(super) fn has_room(
+        &self,
+        client: &Client,
+        subject: Recipient<'_>,
+        held: usize,
+    ) -> Result<(), SubscriptionError> {
         match self.cluster.redis() {
-            Some(redis) if !redis.has_room(client.tenant.app.id(), subject, client.socket_id) => {
+            Some(redis) if !redis.has_room(client.tenant.app.id(), subject, client.socket_id, held) => {
                 Err(SubscriptionError::Pending(redis.pending_per_connection()))
             }
             _ => Ok(()),

@@ -42,7 +42,7 @@ impl Node {
         let limit = config.limits.watchlist_length;
         let too_long = config.watchlists && user.watchlist.len() > limit;
         user.watchlist.truncate(if config.watchlists { limit } else { 0 });
-        if let Err(error) = self.has_room(client, Recipient::User(&user.user_id)) {
+        if let Err(error) = self.has_room(client, Recipient::User(&user.user_id), usize::MAX) {
             return Err(ClientError::SignIn(error.to_string()));
         }
         let users = &client.tenant.users;

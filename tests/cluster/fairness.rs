@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
@@ -328,4 +328,54 @@ async fn events_of_an_app_that_this_node_does_not_have_wait_for_one_that_has_it(
     assert_eq!(at_redis(&cluster, "return redis.call('LLEN', keys .. 'edges:open:77')"), 1);
     let log = cluster.nodes[0].log();
     assert!(log.contains("wait at Redis for a node that has this app"), "{log}");
+}
+
+#[tokio::test]
+async fn what_clients_have_left_waits_for_redis_in_bounded_memory() {
+    const EACH: usize = 100;
+    let cluster = Cluster::with(1, |settings| {
+        (settings.lease, settings.timeout) = (Duration::from_secs(60), Duration::from_secs(30));
+        settings.limits = format!("channels_per_connection = {EACH}\nmessages_per_second = 0");
+        settings.cluster = format!("pending_per_connection = {EACH}");
+    })
+    .await;
+    let node = &cluster.nodes[0];
+    cluster.redis.freeze();
+    let subscribe = |channel: String| json!({ "event": "pusher:subscribe", "data": { "channel": channel } });
+    let passing = |name: &str| -> Vec<Value> {
+        let both = |n| {
+            let channel = format!("{name}-{n}");
+            [subscribe(channel.clone()), json!({ "event": "pusher:unsubscribe", "data": { "channel": channel } })]
+        };
+        (0..EACH).flat_map(both).collect()
+    };
+    // Many clients leave what they have just joined, and nobody is refused.
+    let mut crowd = Vec::new();
+    while node.metric(GAUGE).await < 50.0 * EACH as f64 {
+        assert!(node.metric(REFUSED).await.abs() < f64::EPSILON, "{} clients", crowd.len());
+        let mut client = node.connect().await;
+        client.send_all(&passing(&crowd.len().to_string())).await;
+        let client = Recorder::start(client);
+        client.settle().await;
+        crowd.push(client);
+    }
+    // One more has twenty.
+    let mut late = node.connect().await;
+    late.send_all(&passing("late")).await;
+    let late = Recorder::start(late);
+    late.settle().await;
+    let errors = errors(&late.messages());
+    let refused =
+        errors.iter().filter(|error| error.contains("Too many subscriptions of this connection wait")).count();
+    assert_eq!(refused, EACH - 20);
+    // Who stays can have as many as ever.
+    let mut honest = node.connect().await;
+    let channels: Vec<Value> = (0..EACH).map(|n| subscribe(format!("honest-{n}"))).collect();
+    honest.send_all(&channels).await;
+    let honest = Recorder::start(honest);
+    cluster.redis.thaw();
+    let subscribed = |messages: &[Message]| {
+        messages.iter().filter(|message| message.event().contains("subscription_succeeded")).count() == EACH
+    };
+    honest.expect("all of its channels", PATIENCE, subscribed).await;
 }
