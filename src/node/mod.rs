@@ -17,7 +17,7 @@ use std::time::Instant;
 use tokio::sync::Semaphore;
 use tracing::warn;
 
-use crate::addresses::Addresses;
+use crate::addresses::{Addresses, Network};
 use crate::apps::{App, Directory};
 use crate::channels::{Channels, Users};
 use crate::cluster::{Cluster, NodeReport, Recipient, RedisCluster, Share, Source, Unavailable};
@@ -211,7 +211,7 @@ impl Node {
                 self.touch(tenant, Recipient::Channel(channel), Source::Node);
             }
             for (channel, socket_id, left) in &due.left {
-                self.unsubscribed(tenant, channel, *socket_id, left);
+                self.unsubscribed(tenant, channel, *socket_id, webhooks::Source::connection(*socket_id), left);
             }
             self.note_not_subscribed(tenant, due.unconfirmed, due.cut_off);
             for user_id in tenant.users.tick(now) {
@@ -273,9 +273,15 @@ impl Tenant {
 }
 
 impl Client {
-    /// Whose doing it is what this client causes: clients of the same source share what they may leave in a queue.
+    /// Whose doing it is what this client causes: clients of the same source share what they may leave in a queue. That is an
+    /// address, as anybody can open one connection after the other; but not one that may be a proxy with everybody behind it.
     fn source(&self) -> webhooks::Source {
-        webhooks::Source::connection(self.socket_id)
+        match self.peer.network() {
+            network if network == Network::unknown() || network.is_private() => {
+                webhooks::Source::connection(self.socket_id)
+            }
+            network => webhooks::Source::network(network),
+        }
     }
 }
 

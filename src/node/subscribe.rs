@@ -123,7 +123,7 @@ impl Node {
         let changed = tenant.channels.unsubscribe(channel, client.socket_id, Instant::now());
         debug!(app = tenant.app.id(), %channel, socket_id = %client.socket_id, ?changed, "unsubscribed");
         if let Some(changed) = changed {
-            self.unsubscribed(tenant, channel, client.socket_id, &changed);
+            self.unsubscribed(tenant, channel, client.socket_id, client.source(), &changed);
         }
     }
 
@@ -133,9 +133,9 @@ impl Node {
         tenant: &Tenant,
         channel: &ChannelName,
         socket_id: SocketId,
+        source: webhooks::Source,
         changed: &Unsubscribed,
     ) {
-        let source = webhooks::Source::connection(socket_id);
         if let Some(user_id) = &changed.member_removed {
             tenant.member_changed(channel, user_id, source);
         }

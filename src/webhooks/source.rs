@@ -2,6 +2,7 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+use crate::addresses::Network;
 use crate::protocol::SocketId;
 
 /// What it took to cause an event. Open events are dropped before trusted ones.
@@ -13,7 +14,7 @@ pub(super) enum Class {
     Trusted,
 }
 
-/// Everything that one client causes has the same source.
+/// Everything that one address causes has the same source, or one connection where the address may be a proxy's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Source(u64);
 
@@ -36,6 +37,11 @@ impl Source {
     /// A connection.
     pub fn connection(socket_id: SocketId) -> Self {
         Self::hash(&socket_id)
+    }
+
+    /// All connections from a network.
+    pub fn network(network: Network) -> Self {
+        Self::hash(&network)
     }
 
     /// What events of this subject have in common, where nobody knows who caused them.

@@ -134,6 +134,41 @@ async fn one_client_that_floods_public_channels_loses_its_own_events_and_no_memb
 }
 
 #[tokio::test]
+async fn one_address_that_floods_with_one_connection_after_the_other_loses_its_own_events() {
+    const HONEST: usize = 20;
+    let mut backend = Backend::start().await;
+    let permits = std::sync::Arc::new(tokio::sync::Semaphore::new(0));
+    backend.answer(Reply::Held(permits.clone()));
+    let server = TestServer::with_webhooks(&backend, |config| {
+        config.server.trust_forwarded_headers = true;
+        config.server.new_connections_per_address = 0;
+        config.webhooks.max_pending = 32 * 1024;
+    })
+    .await;
+    // A client that has caused a few events, and very many that have caused one each.
+    let mut honest = server.dial().header("X-Forwarded-For", "203.0.113.1").connect().await;
+    for n in 0..HONEST {
+        honest.subscribe(&format!("honest-{n}")).await;
+    }
+    let mut flood = Vec::new();
+    for n in 0..400 {
+        let mut client = server.dial().header("X-Forwarded-For", &format!("2001:db8::{n:x}")).connect().await;
+        client.subscribe(&format!("flood-{n}")).await;
+        flood.push(client);
+    }
+    server.expect_metric("fanfare_webhook_events_total", 400 + HONEST as u32).await;
+    assert!(server.metric("fanfare_webhook_events_dropped_total").await > 200.0);
+    permits.add_permits(1000);
+    let mut heard = HashSet::new();
+    while heard.len() < HONEST {
+        let channel = backend.next().await.channel().to_owned();
+        if channel.starts_with("honest-") {
+            heard.insert(channel);
+        }
+    }
+}
+
+#[tokio::test]
 async fn what_ends_before_it_is_told_is_not_told_and_counted() {
     let mut backend = Backend::start().await;
     let permits = std::sync::Arc::new(tokio::sync::Semaphore::new(0));
