@@ -21,6 +21,9 @@ use super::store::Store;
 /// How long the same cache channel is not reported again (§5.2).
 const MISS_PAUSE: Duration = Duration::from_secs(10);
 
+/// Cache channels that are remembered for that. Others may be reported again sooner.
+const MAX_MISSES: usize = 100_000;
+
 /// Ends that are told in one go, between which clients get their turn at the lock; and those in one tick. A hundred thousand
 /// channels that one client has left at once are told over some seconds.
 const ENDED: [usize; 2] = [100, 5000];
@@ -293,8 +296,10 @@ impl Misses {
         if self.reported.contains_key(channel) {
             return false;
         }
-        self.reported.insert(channel.clone(), now);
-        self.order.push_back((now, channel.clone()));
+        if self.reported.len() < MAX_MISSES {
+            self.reported.insert(channel.clone(), now);
+            self.order.push_back((now, channel.clone()));
+        }
         true
     }
 

@@ -12,7 +12,11 @@ use crate::config::WebhookEvent;
 use crate::protocol::{ChannelName, UserId};
 
 use super::event::Happening;
-use super::source::Source;
+use super::source::{Class, Source};
+
+/// Ends of a class that may wait for their delay to be over: further ones are told at once. Clients begin and end things faster
+/// than they become due, and nothing else counts what they have left.
+const MOST: usize = 100_000;
 
 /// Something that begins and ends.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -31,6 +35,8 @@ pub(super) struct Facts {
     /// All that was told to have begun, and since it has ended, when that will be told.
     told: HashMap<Fact, Option<Leaving>>,
     leaving: BTreeMap<Leaving, (Fact, Option<Source>)>,
+    /// How many of these are open, and trusted.
+    waiting: [usize; 2],
     departures: u64,
 }
 
@@ -47,7 +53,8 @@ pub(super) enum Turn {
 }
 
 impl Facts {
-    /// Takes note of what is true, and whose doing that is. An end is told after `delay`, unless that is zero.
+    /// Takes note of what is true, and whose doing that is. An end is told after `delay`, unless that is zero or too much
+    /// waits already.
     pub(super) fn look(
         &mut self,
         fact: &Fact,
@@ -56,6 +63,7 @@ impl Facts {
         delay: Duration,
         now: Instant,
     ) -> Option<Turn> {
+        let is_full = *self.waiting(fact) >= MOST;
         match (self.told.get_mut(fact), is_true) {
             (None, true) => {
                 self.told.insert(fact.clone(), None);
@@ -65,11 +73,12 @@ impl Facts {
             (Some(leaving), true) => {
                 if let Some(leaving) = leaving.take() {
                     self.leaving.remove(&leaving);
+                    *self.waiting(fact) -= 1;
                 }
                 None
             }
             (Some(Some(_)), false) => None,
-            (Some(None), false) if delay.is_zero() => {
+            (Some(None), false) if delay.is_zero() || is_full => {
                 self.told.remove(fact);
                 Some(Turn::Ended)
             }
@@ -89,6 +98,7 @@ impl Facts {
     pub(super) fn next_ended(&mut self, now: Instant) -> Option<(Fact, Option<Source>)> {
         let entry = self.leaving.first_entry().filter(|entry| entry.key().0 <= now)?;
         let (fact, source) = entry.remove();
+        *self.waiting(&fact) -= 1;
         self.told.remove(&fact);
         Some((fact, source))
     }
@@ -96,6 +106,7 @@ impl Facts {
     /// Everything that was told, as having ended: members before their channels.
     pub(super) fn end_all(&mut self) -> Vec<Fact> {
         self.leaving.clear();
+        self.waiting = [0; 2];
         let mut facts: Vec<_> = self.told.drain().map(|(fact, _)| fact).collect();
         facts.sort_by_key(|fact| !matches!(fact, Fact::Member(..)));
         facts
@@ -103,13 +114,26 @@ impl Facts {
 
     fn leave(&mut self, fact: Fact, source: Option<Source>, until: Instant) {
         self.departures += 1;
+        *self.waiting(&fact) += 1;
         let leaving = (until, self.departures);
         self.leaving.insert(leaving, (fact.clone(), source));
         self.told.insert(fact, Some(leaving));
     }
+
+    fn waiting(&mut self, fact: &Fact) -> &mut usize {
+        &mut self.waiting[fact.class() as usize]
+    }
 }
 
 impl Fact {
+    /// The class of its events.
+    fn class(&self) -> Class {
+        match self {
+            Self::Occupied(channel) if !channel.needs_auth() => Class::Open,
+            Self::Occupied(_) | Self::Member(..) | Self::Online(_) => Class::Trusted,
+        }
+    }
+
     /// The event that says so.
     pub(super) fn happening(&self, turn: &Turn) -> Happening<'_> {
         let either = |began, ended| if *turn == Turn::Began { began } else { ended };
@@ -184,6 +208,26 @@ mod tests {
         assert_eq!(facts.next_ended(start + DELAY), None);
         assert_eq!(facts.look(&fact(), None, false, DELAY, start + DELAY), None);
         assert_eq!(facts.look(&fact(), None, true, DELAY, start + DELAY), Some(Turn::Began));
+    }
+
+    #[test]
+    fn what_finds_no_room_to_wait_in_is_told_at_once() {
+        let now = Instant::now();
+        let mut facts = Facts::default();
+        let fact = |prefix: &str, n: usize| Fact::Occupied(ChannelName::parse(&format!("{prefix}{n}"), 200).unwrap());
+        let mut end = |fact: &Fact| {
+            assert_eq!(facts.look(fact, None, true, DELAY, now), Some(Turn::Began));
+            facts.look(fact, None, false, DELAY, now)
+        };
+        assert!((0..MOST).all(|n| end(&fact("room-", n)).is_none()));
+        assert_eq!(end(&fact("room-", MOST)), Some(Turn::Ended));
+        // Of another class, nothing waits.
+        assert_eq!(end(&fact("private-", 0)), None);
+        // Whoever comes back makes room, and so does what was told.
+        assert_eq!(facts.look(&fact("room-", 0), None, true, DELAY, now), None);
+        assert_eq!(facts.look(&fact("room-", 0), None, false, DELAY, now), None);
+        assert_eq!(std::iter::from_fn(|| facts.next_ended(now + DELAY)).count(), MOST + 1);
+        assert_eq!(facts.waiting, [0; 2]);
     }
 
     #[test]

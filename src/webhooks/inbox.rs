@@ -1,6 +1,9 @@
 //! The events and facts of all apps that wait to be written, within a bound in bytes. Above it, events are dropped in
 //! the order that [`super::ledger`] says, and so is what backends were told, and counted: after a restart they may hear of an end twice, or
-//! not. Everything else stays: it is about events that were written, and so bounded like these.
+//! not.
+//!
+//! Everything else stays, and counts for nobody: it is about events that were written, and so bounded like these. The bytes of a
+//! dead letter have just left the queue of its endpoint, which only the writer fills again, and after it has written the letter.
 //!
 //! An event and what the backend is told by it are written in one transaction: after a crash between two, the backend would
 //! hear of a beginning of which this server knows nothing, and never of its end.
@@ -8,7 +11,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use tokio::sync::oneshot;
 
 use super::ledger::{Entry, Ledgers};
@@ -20,6 +23,9 @@ use super::unix_ms;
 
 /// The part of the bound that is written in one transaction, at most: meanwhile, the rest of it is for what comes.
 const PART: usize = 8;
+
+/// Changes that are taken in one go, while everybody who has news waits.
+const BREATH: usize = 256;
 
 /// Bytes that a change takes besides its text, roughly.
 const OVERHEAD: usize = 200;
@@ -68,9 +74,9 @@ struct Pile {
     next: u64,
     /// The unit of what is being added.
     unit: u64,
-    /// Bytes of changes, also of those that are being written.
+    /// Bytes of changes that may be dropped, also of those that are being written.
     bytes: usize,
-    /// Bytes that are being written.
+    /// Bytes of those that are being written.
     writing: usize,
     /// Changes that may be dropped, by app; they have an entry.
     ledgers: Ledgers,
@@ -167,15 +173,26 @@ impl Inbox {
             self.filled.wait(&mut pile);
         }
         let most = pile.max_bytes / PART;
-        let (mut changes, mut unit) = (Vec::new(), None);
+        let (mut changes, mut bytes, mut unit) = (Vec::new(), 0, None);
+        let mut breath = BREATH;
         while let Some((place, next)) = pile.changes.first_key_value()
-            && (pile.writing < most || unit == Some(next.unit))
+            && (bytes < most || unit == Some(next.unit))
         {
-            let place = *place;
+            let (place, counts) = (*place, next.entry.is_some());
+            if unit != Some(next.unit) && changes.len() >= breath {
+                breath = changes.len() + BREATH;
+                // What comes first may be another change then.
+                MutexGuard::bump(&mut pile);
+                continue;
+            }
             unit = Some(next.unit);
             let Some(change) = pile.remove(place) else { break };
-            pile.bytes += change.size();
-            pile.writing += change.size();
+            let size = change.size();
+            bytes += size;
+            if counts {
+                pile.bytes += size;
+                pile.writing += size;
+            }
             changes.push(change);
         }
         Some(Work { changes, losses: std::mem::take(&mut pile.losses) })
@@ -260,17 +277,17 @@ impl Pile {
         let (id, bytes) = (self.next, change.size());
         let entry = account.map(|(class, source)| Entry { id, class, source, bytes });
         if let Some(entry) = &entry {
+            self.bytes += bytes;
             self.ledgers.add(change.app(), entry);
         }
         self.next += 1;
-        self.bytes += bytes;
         self.changes.insert(id, Unwritten { change, entry, unit: self.unit });
     }
 
     fn remove(&mut self, place: u64) -> Option<Change> {
         let Unwritten { change, entry, .. } = self.changes.remove(&place)?;
-        self.bytes -= change.size();
         if let Some(entry) = &entry {
+            self.bytes -= entry.bytes;
             self.ledgers.remove(change.app(), entry);
         }
         match &change {
@@ -328,6 +345,9 @@ impl Change {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::value::RawValue;
+
+    use super::super::letter::DeadEvent;
     use super::*;
 
     fn address(app: &str) -> Address {
@@ -379,6 +399,37 @@ mod tests {
         let pile = inbox.pile.lock();
         assert_eq!((pile.bytes, pile.writing), (0, 0));
         assert!(pile.told.is_empty() && pile.topics.is_empty() && pile.ledgers.first_to_go().is_none());
+    }
+
+    #[test]
+    fn dead_letters_of_one_endpoint_drop_no_events() {
+        let (inbox, to) = (Inbox::new(64 * 1024, 1), address("42"));
+        inbox.keep(&[&to], news("presence-room", "channel_occupied", 1));
+        let text = RawValue::from_string(format!("\"{}\"", "x".repeat(10 * 1024))).unwrap();
+        let letter = || DeadLetter {
+            to: address("loud"),
+            time_ms: 0,
+            reason: String::new(),
+            attempt_count: 0,
+            attempts: Vec::new(),
+            events: vec![DeadEvent { id: 0, subject: "room".into(), event: text.clone() }],
+        };
+        for _ in 0..100 {
+            inbox.push(Change::Bury(letter()));
+        }
+        inbox.keep(&[&to], news("quiet", "channel_occupied", 2));
+        inbox.close();
+        let (mut kept, mut letters, mut transactions) = (Vec::new(), 0, 0);
+        while let Some(work) = inbox.take() {
+            assert!(work.losses.is_empty(), "{:?}", work.losses);
+            kept.extend(subjects(&work.changes).into_iter().map(str::to_owned));
+            letters += work.changes.iter().filter(|change| matches!(change, Change::Bury(_))).count();
+            transactions += 1;
+        }
+        assert_eq!((kept, letters), (vec!["presence-room".to_owned(), "quiet".to_owned()], 100));
+        assert!(transactions > 50, "they are not written in one go: {transactions}");
+        let pile = inbox.pile.lock();
+        assert_eq!((pile.bytes, pile.writing), (0, 0));
     }
 
     #[test]

@@ -61,13 +61,23 @@ pub(super) struct Delivery {
     /// The period of retries after it was made; or after this process found it, as one that was away could not try.
     /// Those that decide how long the next one waits.
     failures: u32,
+    /// The outage of the endpoint that these belong to.
+    outage: u64,
     give_up: Instant,
 }
 
 impl Delivery {
     /// A delivery that nobody has tried.
     pub(super) fn untried(time_ms: u64, events: Vec<Event>) -> Self {
-        Self { events, time_ms, attempts: Vec::new(), attempt_count: 0, failures: 0, give_up: Instant::now() }
+        Self {
+            events,
+            time_ms,
+            attempts: Vec::new(),
+            attempt_count: 0,
+            failures: 0,
+            outage: 0,
+            give_up: Instant::now(),
+        }
     }
 }
 
@@ -122,6 +132,8 @@ pub(super) struct Queue {
     resting: BTreeMap<u64, (Instant, Entry)>,
     bytes: usize,
     failures_in_a_row: u32,
+    /// How often the endpoint has come back.
+    outages: u64,
     /// Whether the last one sent was a first attempt; they take turns with further ones.
     began_last: bool,
     /// The class of the last first attempt.
@@ -141,6 +153,7 @@ impl Queue {
             resting: BTreeMap::new(),
             bytes: 0,
             failures_in_a_row: 0,
+            outages: 0,
             began_last: false,
             last_class: Class::Trusted,
         }
@@ -232,9 +245,15 @@ impl Queue {
         let success = attempt.is_success();
         let delivery = self.deliveries.get_mut(&id)?;
         delivery.attempt_count += 1;
+        if delivery.outage != self.outages {
+            (delivery.outage, delivery.failures) = (self.outages, 0);
+        }
         delivery.failures += 1;
-        if delivery.attempts.len() == REMEMBERED {
-            self.bytes -= attempt_size(&delivery.attempts.remove(REMEMBERED / 2));
+        // No event goes for what is remembered of attempts.
+        let is_full = self.bytes > self.rules.max_bytes && !delivery.attempts.is_empty();
+        if delivery.attempts.len() == REMEMBERED || is_full {
+            let middle = (REMEMBERED / 2).min(delivery.attempts.len() - 1);
+            self.bytes -= attempt_size(&delivery.attempts.remove(middle));
         }
         self.bytes += attempt_size(&attempt);
         delivery.attempts.push(attempt);
@@ -292,11 +311,16 @@ impl Queue {
         self.rules.batch_wait = Duration::ZERO;
     }
 
-    /// Everybody's next attempt is now, and a further one soon: the endpoint is back.
+    /// Everybody's next attempt is now, and a further one soon: the endpoint is back. Only those are looked at that were to wait
+    /// longer, as an endpoint may go and come back with every few attempts.
     fn hurry(&mut self, now: Instant) {
-        self.deliveries.values_mut().for_each(|delivery| delivery.failures = 0);
-        self.resting.values_mut().for_each(|(due, _)| *due = (*due).min(now));
-        self.due = self.resting.iter().map(|(id, (due, _))| (*due, *id)).collect();
+        self.outages += 1;
+        for (_, id) in self.due.split_off(&(now, u64::MAX)) {
+            if let Some((due, _)) = self.resting.get_mut(&id) {
+                *due = now;
+                self.due.insert((now, id));
+            }
+        }
     }
 
     /// A delivery waits for its next attempt.
@@ -346,7 +370,8 @@ impl Queue {
         }
         self.delivering += events.len();
         let give_up = since + self.rules.retry_period;
-        let delivery = Delivery { time_ms, attempts: Vec::new(), attempt_count: 0, failures: 0, give_up, events };
+        let delivery =
+            Delivery { time_ms, attempts: Vec::new(), attempt_count: 0, failures: 0, outage: 0, give_up, events };
         self.deliveries.insert(delivery.events[0].id, delivery);
     }
 
