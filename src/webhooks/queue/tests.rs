@@ -519,3 +519,44 @@ fn whatever_happens_order_and_accounts_are_right_and_the_backend_ends_up_with_wh
         }
     }
 }
+
+#[test]
+fn what_is_remembered_of_attempts_is_forgotten_before_an_event_goes() {
+    let day = 24 * 60 * 60 * SECOND;
+    let (mut queue, now) = (queue(|rules| (rules.max_bytes, rules.retry_period) = (8 * 1024, day)), Instant::now());
+    queue.push(event(1, "a"), now);
+    queue.push(event(2, "b"), now);
+    for round in 0..20 {
+        let at = now + 120 * SECOND * round;
+        assert_eq!(sent(&mut queue, at).len(), 2);
+        for id in [1, 2] {
+            let attempt = Attempt { answer: "x".repeat(1024), ..Attempt::answered(500) };
+            queue.finish(id, attempt, at, 0.5);
+            assert!(queue.bytes() <= 8 * 1024 + 2 * 2048, "{} bytes", queue.bytes());
+        }
+    }
+    assert_eq!(queue.len(), 2);
+}
+
+#[test]
+fn when_the_endpoint_is_back_everybody_has_a_quick_next_attempt_each_time() {
+    let (mut queue, now) = (queue(|rules| rules.batch_wait = Duration::ZERO), Instant::now());
+    for (id, subject) in [(1, "a"), (2, "b"), (3, "c"), (4, "d"), (5, "e")] {
+        queue.push(event(id, subject), now);
+    }
+    let mut at = now;
+    for round in [4, 5] {
+        // The others fail until they would wait for long.
+        for _ in 0..5 {
+            sent(&mut queue, at);
+            let under_way: Vec<u64> = (1..=3).filter(|id| queue.next_attempt(*id).is_none()).collect();
+            under_way.into_iter().for_each(|id| drop(fail(&mut queue, id, at)));
+            at += 10 * SECOND;
+        }
+        succeed(&mut queue, round, at);
+        assert_eq!(sent(&mut queue, at), [[1], [2], [3]]);
+        for id in 1..=3 {
+            assert!(matches!(fail(&mut queue, id, at), Some(Verdict::Again(pause)) if pause == SECOND), "number {id}");
+        }
+    }
+}
