@@ -1,10 +1,11 @@
 //! What all links share: the settings, the apps, and what this node has of them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tracing::{debug, error, info, warn};
 
@@ -43,6 +44,8 @@ pub(super) struct Hub {
     /// The URL at which other nodes reach this one.
     pub(super) address: String,
     pub(super) partitions: usize,
+    /// Apps of other nodes, which the log has told of.
+    strange_apps: Mutex<BTreeSet<String>>,
     /// Partitions that this node is connected to.
     pub(super) connected: AtomicUsize,
     pub(super) lease: Duration,
@@ -82,6 +85,7 @@ impl Hub {
             name,
             address: cluster.address.clone(),
             partitions,
+            strange_apps: Mutex::default(),
             connected: AtomicUsize::new(0),
             lease: cluster.lease,
             timeout: cluster.timeout,
@@ -207,7 +211,8 @@ impl Hub {
     pub(super) fn knows_app_of(&self, queue: &str) -> bool {
         let app = queue.split_once(':').map_or(queue, |(_, app)| app);
         let knows = self.app(app).is_some();
-        if !knows {
+        // Once: they are seen again and again until somebody takes them.
+        if !knows && self.strange_apps.lock().insert(app.to_owned()) {
             warn!(app, "webhook events wait at Redis for a node that has this app in its configuration");
         }
         knows

@@ -44,7 +44,7 @@ const PLACEHOLDER: &str = "~";
 /// Keys that are looked at in one go when those of an old generation are removed.
 const SWEEP: usize = 500;
 
-/// Events on their way to Redis. If it is dropped before Redis has taken them, because the call fails or the life ends, they
+/// Events on their way to Redis. If it is dropped before that is certain, because the call fails or the life ends, they
 /// count as expired: client events have nobody else who would notice.
 struct InFlight<'a> {
     jobs: Vec<Job>,

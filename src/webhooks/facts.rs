@@ -34,14 +34,23 @@ pub(super) enum Fact {
 pub(super) struct Facts {
     /// All that was told to have begun, and since it has ended, when that will be told.
     told: HashMap<Fact, Option<Leaving>>,
-    leaving: BTreeMap<Leaving, (Fact, Option<Source>)>,
-    /// How many of these are open, and trusted.
+    leaving: BTreeMap<Leaving, Departure>,
+    /// How many of these are open, and trusted, without those of the process before.
     waiting: [usize; 2],
     departures: u64,
 }
 
 /// When an end becomes known; of those at the same moment, the earlier one first.
 type Leaving = (Instant, u64);
+
+/// An end that waits for its time.
+#[derive(Debug)]
+struct Departure {
+    fact: Fact,
+    source: Option<Source>,
+    /// The process before had told of the beginning. There are no more of these than it had.
+    is_inherited: bool,
+}
 
 /// What to tell the backend.
 #[derive(Debug, PartialEq, Eq)]
@@ -71,9 +80,8 @@ impl Facts {
             }
             (None, false) => None,
             (Some(leaving), true) => {
-                if let Some(leaving) = leaving.take() {
-                    self.leaving.remove(&leaving);
-                    *self.waiting(fact) -= 1;
+                if let Some(departure) = leaving.take().and_then(|leaving| self.leaving.remove(&leaving)) {
+                    self.returned(&departure);
                 }
                 None
             }
@@ -83,7 +91,8 @@ impl Facts {
                 Some(Turn::Ended)
             }
             (Some(None), false) => {
-                self.leave(fact.clone(), source, now + delay);
+                *self.waiting(fact) += 1;
+                self.leave(Departure { fact: fact.clone(), source, is_inherited: false }, now + delay);
                 None
             }
         }
@@ -91,16 +100,16 @@ impl Facts {
 
     /// Takes over what the process before had told. It ends at `until`, unless it is seen to be true before.
     pub(super) fn inherit(&mut self, fact: Fact, until: Instant) {
-        self.leave(fact, None, until);
+        self.leave(Departure { fact, source: None, is_inherited: true }, until);
     }
 
     /// The next end that is to be told by `now`, in the order in which they came about, and whose doing it is.
     pub(super) fn next_ended(&mut self, now: Instant) -> Option<(Fact, Option<Source>)> {
         let entry = self.leaving.first_entry().filter(|entry| entry.key().0 <= now)?;
-        let (fact, source) = entry.remove();
-        *self.waiting(&fact) -= 1;
-        self.told.remove(&fact);
-        Some((fact, source))
+        let departure = entry.remove();
+        self.returned(&departure);
+        self.told.remove(&departure.fact);
+        Some((departure.fact, departure.source))
     }
 
     /// Everything that was told, as having ended: members before their channels.
@@ -112,12 +121,18 @@ impl Facts {
         facts
     }
 
-    fn leave(&mut self, fact: Fact, source: Option<Source>, until: Instant) {
+    fn leave(&mut self, departure: Departure, until: Instant) {
         self.departures += 1;
-        *self.waiting(&fact) += 1;
         let leaving = (until, self.departures);
-        self.leaving.insert(leaving, (fact.clone(), source));
-        self.told.insert(fact, Some(leaving));
+        self.told.insert(departure.fact.clone(), Some(leaving));
+        self.leaving.insert(leaving, departure);
+    }
+
+    /// It waits no longer.
+    fn returned(&mut self, departure: &Departure) {
+        if !departure.is_inherited {
+            *self.waiting(&departure.fact) -= 1;
+        }
     }
 
     fn waiting(&mut self, fact: &Fact) -> &mut usize {
@@ -223,10 +238,12 @@ mod tests {
         assert_eq!(end(&fact("room-", MOST)), Some(Turn::Ended));
         // Of another class, nothing waits.
         assert_eq!(end(&fact("private-", 0)), None);
+        // What the process before had told takes nobody's room.
+        facts.inherit(fact("old-", 0), now + DELAY);
         // Whoever comes back makes room, and so does what was told.
         assert_eq!(facts.look(&fact("room-", 0), None, true, DELAY, now), None);
         assert_eq!(facts.look(&fact("room-", 0), None, false, DELAY, now), None);
-        assert_eq!(std::iter::from_fn(|| facts.next_ended(now + DELAY)).count(), MOST + 1);
+        assert_eq!(std::iter::from_fn(|| facts.next_ended(now + DELAY)).count(), MOST + 2);
         assert_eq!(facts.waiting, [0; 2]);
     }
 

@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 
 use super::ledger::{Entry, Ledgers};
 use super::letter::{Address, DeadLetter};
-use super::queue::Event;
+use super::queue::{Event, attempt_size};
 use super::source::{Class, Lost, Source};
 use super::topics::{Effect, Topics};
 use super::unix_ms;
@@ -334,7 +334,10 @@ impl Change {
     fn size(&self) -> usize {
         let text = match self {
             Self::Keep(to, event) => event.text.len() + event.subject.len() + to.url.len(),
-            Self::Bury(letter) => letter.texts().map(str::len).sum(),
+            Self::Bury(letter) => {
+                let attempts = letter.attempts.iter().map(attempt_size).sum::<usize>();
+                attempts + letter.texts().map(str::len).sum::<usize>()
+            }
             Self::Tell(fact, _) => fact.len(),
             Self::Batch(ids, ..) | Self::Forget(ids) => size_of_val(&**ids),
             _ => 0,

@@ -58,11 +58,11 @@ pub(super) struct Delivery {
     pub(super) time_ms: u64,
     pub(super) attempts: Vec<Attempt>,
     pub(super) attempt_count: u32,
-    /// The period of retries after it was made; or after this process found it, as one that was away could not try.
     /// Those that decide how long the next one waits.
     failures: u32,
     /// The outage of the endpoint that these belong to.
     outage: u64,
+    /// The period of retries after it was made; or after this process found it, as one that was away could not try.
     give_up: Instant,
 }
 
@@ -249,7 +249,7 @@ impl Queue {
             (delivery.outage, delivery.failures) = (self.outages, 0);
         }
         delivery.failures += 1;
-        // No event goes for what is remembered of attempts.
+        // Above the bound, what is remembered of attempts grows no more.
         let is_full = self.bytes > self.rules.max_bytes && !delivery.attempts.is_empty();
         if delivery.attempts.len() == REMEMBERED || is_full {
             let middle = (REMEMBERED / 2).min(delivery.attempts.len() - 1);
@@ -436,7 +436,7 @@ fn size(event: &Event) -> usize {
     event.text.len() + event.subject.len() + OVERHEAD
 }
 
-fn attempt_size(attempt: &Attempt) -> usize {
+pub(super) fn attempt_size(attempt: &Attempt) -> usize {
     size_of::<Attempt>() + attempt.answer.len() + attempt.error.as_ref().map_or(0, String::len)
 }
 

@@ -86,7 +86,7 @@ local known_rules = {}
 local function rules_of(topic)
   local app = app_of(topic)
   if not known_rules[app] then
-    -- An app that no node has any more: what is left of it goes without a word.
+    -- An app that no node of this generation has had: what is left of it goes without a word.
     local none = '{"offline_delay":0,"webhook_delay":0}'
     known_rules[app] = cjson.decode(redis.call('HGET', G .. 'rules', app) or none)
   end
