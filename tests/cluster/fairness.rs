@@ -15,6 +15,9 @@ use tokio::time::Instant;
 use crate::it::wire_masked;
 use crate::support::{Backend, Client, Cluster, Message, Node, PATIENCE, Recorder, eventually, eventually_true};
 
+/// Held by tests that keep the processors busy: one that measures must not be beside another one.
+static BUSY: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 const INNOCENT: usize = 50;
 const FLOOD: usize = 300_000;
 const PENDING: &str = "cluster.pending_per_connection";
@@ -98,6 +101,7 @@ async fn subscribe_all(clients: &mut [Client], prefix: &str) -> (Duration, Vec<S
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_of_subscriptions_delays_nobody_else_and_is_refused_in_part() {
+    let _busy = BUSY.lock().await;
     let cluster = Cluster::with(2, |settings| {
         settings.limits = format!("channels_per_connection = {FLOOD}\nmessages_per_second = 0");
         // Far fewer than the flood, so that it does not depend on the speed of Redis whether any are refused.
@@ -203,6 +207,7 @@ async fn a_subscription_that_redis_is_too_slow_for_is_refused_with_that_reason()
 
 #[tokio::test]
 async fn a_flood_of_client_events_keeps_nobody_elses_out() {
+    let _busy = BUSY.lock().await;
     const ROOM: &str = "private-room";
     let cluster = Cluster::with(1, |settings| {
         (settings.lease, settings.timeout) = (Duration::from_secs(60), Duration::from_secs(30));
@@ -250,6 +255,7 @@ fn at_redis(cluster: &Cluster, script: &str) -> usize {
 
 #[tokio::test]
 async fn webhooks_of_an_app_do_not_wait_for_those_of_another_one() {
+    let _busy = BUSY.lock().await;
     let flooded = Backend::start().await;
     let mut backend = Backend::start().await;
     backend.credentials = ("app-key-2".to_owned(), "app-secret-2".to_owned());
@@ -293,6 +299,7 @@ async fn webhooks_of_an_app_do_not_wait_for_those_of_another_one() {
 
 #[tokio::test]
 async fn a_node_takes_its_leave_however_much_there_is_to_tell() {
+    let _busy = BUSY.lock().await;
     let backend = Backend::start().await;
     let mut cluster = Cluster::with(1, |settings| settings.webhooks = Some(backend.url())).await;
     at_redis(
@@ -332,6 +339,7 @@ async fn events_of_an_app_that_this_node_does_not_have_wait_for_one_that_has_it(
 
 #[tokio::test]
 async fn what_clients_have_left_waits_for_redis_in_bounded_memory() {
+    let _busy = BUSY.lock().await;
     const EACH: usize = 100;
     let cluster = Cluster::with(1, |settings| {
         (settings.lease, settings.timeout) = (Duration::from_secs(60), Duration::from_secs(30));
