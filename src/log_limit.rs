@@ -51,10 +51,10 @@ struct Kinds {
     hasher: RandomState,
 }
 
-/// What makes lines of the same kind: the place, and the hash of the app's id.
+/// The name of a kind: the place in the code, and the hash of the app's id.
 type Name = (Identifier, u64);
 
-/// What was logged at one place about one app.
+/// Lines of one place about one app.
 #[derive(Debug)]
 struct Kind {
     level: Level,
@@ -173,7 +173,7 @@ impl Visit for Message {
     }
 }
 
-/// What an event is about.
+/// The app and the peer that an event is about.
 #[derive(Default)]
 struct Subject {
     app: String,

@@ -39,7 +39,7 @@ struct State {
     latest: u64,
 }
 
-/// What a source has.
+/// The questions of a source.
 #[derive(Debug, Default)]
 struct Demand {
     under_way: usize,

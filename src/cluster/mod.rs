@@ -72,7 +72,7 @@ const REDIS_CLUSTER: usize = 16;
 /// Very much waits for a partition if it is so many times what one connection may have waiting.
 const CROWD: usize = 50;
 
-/// What a connection may have waiting then, besides what it is subscribed to: so much may change when somebody turns a page.
+/// Changes that a connection may have waiting then, besides its subscriptions: so many come when somebody turns a page.
 const PASSING: usize = 20;
 
 /// Whether there are other nodes.

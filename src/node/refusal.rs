@@ -18,7 +18,7 @@ pub struct Refusal {
     pub version: Option<u32>,
 }
 
-/// What is known of a client that was refused.
+/// A client that was refused, as far as it is known.
 #[derive(Debug, Clone, Copy)]
 pub struct Stranger<'a> {
     /// Where it is.

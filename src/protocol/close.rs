@@ -92,7 +92,7 @@ impl CloseReason {
         }
     }
 
-    /// What metrics call it: several reasons share a close code.
+    /// Its name in metrics: several reasons share a close code.
     pub const fn name(&self) -> &'static str {
         match self {
             Self::WebSocketProtocol(_) => "websocket_protocol",

@@ -1,4 +1,4 @@
-//! What this process holds for clients, beside the most that it may hold, read at each scrape.
+//! Sockets, connections and bodies that this process holds, beside the most that it may hold, read at each scrape.
 
 use std::fmt;
 use std::sync::Arc;

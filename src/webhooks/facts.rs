@@ -238,9 +238,9 @@ mod tests {
         assert_eq!(end(&fact("room-", MOST)), Some(Turn::Ended));
         // Of another class, nothing waits.
         assert_eq!(end(&fact("private-", 0)), None);
-        // What the process before had told takes nobody's room.
+        // An end of the process before takes nobody's room.
         facts.inherit(fact("old-", 0), now + DELAY);
-        // Whoever comes back makes room, and so does what was told.
+        // A return makes room, and so does an end that was told.
         assert_eq!(facts.look(&fact("room-", 0), None, true, DELAY, now), None);
         assert_eq!(facts.look(&fact("room-", 0), None, false, DELAY, now), None);
         assert_eq!(std::iter::from_fn(|| facts.next_ended(now + DELAY)).count(), MOST + 2);

@@ -181,7 +181,7 @@ impl Inbox {
             let (place, counts) = (*place, next.entry.is_some());
             if unit != Some(next.unit) && changes.len() >= breath {
                 breath = changes.len() + BREATH;
-                // What comes first may be another change then.
+                // Another change may come first then.
                 MutexGuard::bump(&mut pile);
                 continue;
             }

@@ -253,6 +253,12 @@ fn at_redis(cluster: &Cluster, script: &str) -> usize {
     answer.parse().unwrap_or_else(|_| panic!("{answer}"))
 }
 
+/// Fills the queue of open webhook events of the app that tests usually have.
+const FLOOD_OF_EDGES: &str = r#"for i = 1, flood do
+      redis.call('RPUSH', keys .. 'edges:open:42', '["channel_occupied","c:42:flood-' .. i .. '",""]')
+    end
+    return redis.call('RPUSH', keys .. 'turns', 'open:42')"#;
+
 #[tokio::test]
 async fn webhooks_of_an_app_do_not_wait_for_those_of_another_one() {
     let _busy = BUSY.lock().await;
@@ -270,13 +276,7 @@ async fn webhooks_of_an_app_do_not_wait_for_those_of_another_one() {
     .await;
     let mut client = cluster.nodes[0].dial().path("/app/app-key-2").connect().await;
 
-    at_redis(
-        &cluster,
-        r#"for i = 1, flood do
-          redis.call('RPUSH', keys .. 'edges:open:42', '["channel_occupied","c:42:flood-' .. i .. '",""]')
-        end
-        return redis.call('RPUSH', keys .. 'turns', 'open:42')"#,
-    );
+    at_redis(&cluster, FLOOD_OF_EDGES);
     client.subscribe("room").await;
     let occupied = backend.next_within(PATIENCE).await;
     let waiting = at_redis(&cluster, "return redis.call('LLEN', keys .. 'edges:open:42')");
@@ -302,13 +302,7 @@ async fn a_node_takes_its_leave_however_much_there_is_to_tell() {
     let _busy = BUSY.lock().await;
     let backend = Backend::start().await;
     let mut cluster = Cluster::with(1, |settings| settings.webhooks = Some(backend.url())).await;
-    at_redis(
-        &cluster,
-        r#"for i = 1, flood do
-          redis.call('RPUSH', keys .. 'edges:open:42', '["channel_occupied","c:42:flood-' .. i .. '",""]')
-        end
-        return redis.call('RPUSH', keys .. 'turns', 'open:42')"#,
-    );
+    at_redis(&cluster, FLOOD_OF_EDGES);
     cluster.nodes[0].stop().await;
     let log = cluster.nodes[0].log();
     assert!(!log.contains("could not take leave of the cluster"), "{log}");
