@@ -68,7 +68,7 @@ async fn the_cache_outlives_the_last_subscriber() {
     api.trigger("cache-room", "greet", "1").await;
     client.expect_event("cache-room", "greet", "1").await;
     client.leave("cache-room").await;
-    assert_eq!(api.channel("cache-room", "").await, json!({ "occupied": false }));
+    api.expect_channel("cache-room", "", json!({ "occupied": false })).await;
     client.subscribe("cache-room").await;
     client.expect_event("cache-room", "greet", "1").await;
     client.disconnect().await;
