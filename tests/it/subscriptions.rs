@@ -227,7 +227,7 @@ async fn unsubscribing_is_silent_and_final() {
     api.trigger("room", "greet", "{}").await;
     api.trigger("other", "marker", "{}").await;
     client.expect_event("other", "marker", "{}").await;
-    assert_eq!(api.channel("room", "").await, json!({ "occupied": false }));
+    api.expect_channel("room", "", json!({ "occupied": false })).await;
 
     client.subscribe("room").await;
     api.trigger("room", "greet", "again").await;
@@ -330,7 +330,7 @@ async fn a_closing_connection_leaves_all_its_channels() {
     client.subscribe_private("private-room").await;
     client.join("presence-room", "7").await;
     client.disconnect().await;
-    assert_eq!(api.get("/channels", &[]).await.json(), json!({ "channels": {} }));
+    api.expect_channels(json!({})).await;
 }
 
 #[tokio::test]

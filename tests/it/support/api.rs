@@ -316,13 +316,22 @@ impl Api {
 
     /// Waits until it says this. Another node than the one of the clients may take milliseconds to know.
     pub async fn expect_channel(&mut self, channel: &str, info: &str, expected: Value) {
+        self.expect_answer(&format!("/channels/{channel}"), info, expected).await;
+    }
+
+    /// Waits until these are the occupied channels.
+    pub async fn expect_channels(&mut self, expected: Value) {
+        self.expect_answer("/channels", "", serde_json::json!({ "channels": expected })).await;
+    }
+
+    async fn expect_answer(&mut self, path: &str, info: &str, expected: Value) {
         let start = tokio::time::Instant::now();
         loop {
-            let said = self.channel(channel, info).await;
+            let said = self.get(path, &[("info", info)]).await.json();
             if said == expected {
                 return;
             }
-            assert!(start.elapsed() < DEADLINE, "{channel} is {said} and not {expected}");
+            assert!(start.elapsed() < DEADLINE, "{path} is {said} and not {expected}");
         }
     }
 }
