@@ -10,7 +10,8 @@
 //! 4  session   session                                       one client's conversation
 //! 3  node      node                                          every action, written once
 //! 2  state     channels · webhooks · cluster · authorizers   what is true here, elsewhere, who is told, who may do what
-//! 1  ground    shutdown · addresses · open_sockets ·       small tools without opinions
+//! 1  ground    shutdown · addresses · source ·             small tools without opinions
+//!              open_sockets ·
 //!              socket · rewound · body_budget ·
 //!              request_body · response · http_client ·
 //!              rate_limit · presence_joins · log_limit ·
@@ -74,6 +75,7 @@ pub mod server;
 pub mod session;
 pub mod shutdown;
 pub mod socket;
+pub mod source;
 pub mod subscription_memory;
 pub mod untrusted;
 pub mod webhooks;

@@ -7,6 +7,7 @@ use std::time::Instant;
 use foldhash::quality::RandomState;
 
 use crate::protocol::{ChannelName, SocketId, SubscriptionError, UserId};
+use crate::source::Source;
 
 use super::agenda::Chore;
 use super::channel::State;
@@ -20,25 +21,39 @@ pub(super) struct Leaving {
     planned: Option<Instant>,
 }
 
-/// A connection whose leave was told, and what that changed.
-pub(super) type Left = (SocketId, Unsubscribed);
+/// A connection whose leave was told.
+#[derive(Debug)]
+pub struct Left {
+    /// The connection.
+    pub socket_id: SocketId,
+    /// Its source.
+    pub source: Source,
+    /// What that changed.
+    pub changed: Unsubscribed,
+}
 
 #[derive(Debug)]
 struct Leave {
     user_id: UserId,
+    source: Source,
     until: Instant,
 }
 
 impl State {
     /// Ends a subscription for its connection, but for nobody else before this time. Returns the chore that tells it then.
-    pub(super) fn leave_later(&mut self, socket_id: SocketId, until: Instant) -> Option<(Instant, Chore)> {
+    pub(super) fn leave_later(
+        &mut self,
+        socket_id: SocketId,
+        source: Source,
+        until: Instant,
+    ) -> Option<(Instant, Chore)> {
         let user_id = match self.subscribers.swap_remove(&socket_id) {
             Some(subscription) => subscription.user_id,
             // In a cluster: it may have been told already that somebody comes.
             None => self.stop_waiting(socket_id)?.user_id,
         };
         let leaving = self.leaving.get_or_insert_default();
-        leaving.connections.insert(socket_id, Leave { user_id: user_id?, until });
+        leaving.connections.insert(socket_id, Leave { user_id: user_id?, source, until });
         leaving.plan(until)
     }
 
@@ -80,13 +95,13 @@ impl State {
         };
         leaving.planned = None;
         let due = leaving.connections.iter().filter(|(_, leave)| leave.until <= now);
-        let due: Vec<_> = due.map(|(socket_id, _)| *socket_id).collect();
-        let left = due.into_iter().filter_map(|socket_id| {
-            let left = match rules.shared {
+        let due: Vec<_> = due.map(|(socket_id, leave)| (*socket_id, leave.source)).collect();
+        let left = due.into_iter().filter_map(|(socket_id, source)| {
+            let changed = match rules.shared {
                 true => self.unsubscribe_shared(socket_id),
                 false => self.unsubscribe(name, socket_id),
             };
-            Some((socket_id, left?))
+            Some(Left { socket_id, source, changed: changed? })
         });
         let left = left.collect();
         let next = |leaving: &mut Box<Leaving>| {

@@ -31,12 +31,14 @@ use crate::config::AppConfig;
 use crate::outbox::Outbox;
 use crate::protocol::{ChannelName, CloseReason, EventData, Frame, Member, SocketId, SubscriptionError, UserId};
 use crate::shutdown::Shutdown;
+use crate::source::Source;
 use crate::subscription_memory::AppSubscriptionMemory;
 
 use agenda::{Agenda, Chore};
 use cache::{Age, Cache};
 use channel::{Cached, Channel, State};
 use fan_out::Duty;
+pub use leaving::Left;
 use registry::Registry;
 pub use replica::{Answer, Contribution, Everything, Life, News, Outcome, Position};
 use tally::{Census, Tally};
@@ -169,8 +171,8 @@ pub struct Due {
     pub unconfirmed: u64,
     /// Subscriptions that were refused because it could not.
     pub cut_off: u64,
-    /// Connections whose leave was held back, and what it changed.
-    pub left: Vec<(ChannelName, SocketId, Unsubscribed)>,
+    /// Leaves that were held back, and are told now.
+    pub left: Vec<(ChannelName, Left)>,
 }
 
 impl Channels {
@@ -260,9 +262,9 @@ impl Channels {
     }
 
     /// Ends a subscription to a presence channel for its connection, and for everybody else not before this time.
-    pub fn leave_later(&self, name: &ChannelName, socket_id: SocketId, until: Instant) {
+    pub fn leave_later(&self, name: &ChannelName, socket_id: SocketId, source: Source, until: Instant) {
         let Some(channel) = self.get(name) else { return };
-        let chore = self.work(&channel, |state| state.leave_later(socket_id, until));
+        let chore = self.work(&channel, |state| state.leave_later(socket_id, source, until));
         self.plan(name, chore);
     }
 
@@ -381,10 +383,10 @@ impl Channels {
                 Chore::Leave => {
                     let (left, again) = self.work(&channel, |state| state.tell_leaves(&name, &self.rules, now));
                     self.plan(&name, again);
-                    if left.iter().any(|(_, left)| left.vacated) {
+                    if left.iter().any(|left| left.changed.vacated) {
                         self.retire(&name);
                     }
-                    due.left.extend(left.into_iter().map(|(socket_id, left)| (name.clone(), socket_id, left)));
+                    due.left.extend(left.into_iter().map(|left| (name.clone(), left)));
                 }
             }
         }

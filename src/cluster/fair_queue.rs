@@ -1,5 +1,5 @@
-//! A queue that is fair to its sources: one line for each of them, served in turn. Whatever waits for one source delays the
-//! others by one entry per round, not by its length.
+//! A queue that is fair on two levels: sources take turns, and so do the lines of each source. Whatever waits in one line
+//! delays the others of its source by one entry per round, and other sources by no more than if its source had one line.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
@@ -10,60 +10,79 @@ use foldhash::quality::RandomState;
 /// Capacity that is kept although nothing needs it any more.
 const KEPT: usize = 64;
 
-/// Entries of many sources, in the order of each source and in turns between them. Callers bound it: they look at
-/// [`FairQueue::len_of`] or [`FairQueue::len`] before they push.
+/// Entries of many sources and lines, in the order of each line. Callers bound it: they look at its lengths before they push.
 #[derive(Debug)]
-pub(super) struct FairQueue<S, T> {
+pub(super) struct FairQueue<S, L, T> {
     /// Sources with entries, the next one first. Each has one turn.
     turns: VecDeque<S>,
-    lines: HashMap<S, VecDeque<T>, RandomState>,
+    sources: HashMap<S, Source<L>, RandomState>,
+    lines: HashMap<(S, L), VecDeque<T>, RandomState>,
     length: usize,
 }
 
-impl<S, T> Default for FairQueue<S, T> {
+#[derive(Debug)]
+struct Source<L> {
+    /// Its lines with entries, the next one first. Each has one turn.
+    turns: VecDeque<L>,
+    length: usize,
+}
+
+impl<S, L, T> Default for FairQueue<S, L, T> {
     fn default() -> Self {
-        Self { turns: VecDeque::new(), lines: HashMap::default(), length: 0 }
+        Self { turns: VecDeque::new(), sources: HashMap::default(), lines: HashMap::default(), length: 0 }
     }
 }
 
-impl<S: Copy + Eq + Hash, T> FairQueue<S, T> {
-    /// Appends an entry to the line of its source.
-    pub(super) fn push(&mut self, source: S, entry: T) {
+impl<S: Copy + Eq + Hash, L: Copy + Eq + Hash, T> FairQueue<S, L, T> {
+    /// Appends an entry to a line of its source.
+    pub(super) fn push(&mut self, source: S, line: L, entry: T) {
         self.length += 1;
-        match self.lines.entry(source) {
-            Entry::Occupied(mut line) => line.get_mut().push_back(entry),
+        let of_source = self.sources.entry(source).or_insert_with(|| {
+            self.turns.push_back(source);
+            // Most sources have one line, and most lines one entry.
+            Source { turns: VecDeque::with_capacity(1), length: 0 }
+        });
+        of_source.length += 1;
+        match self.lines.entry((source, line)) {
+            Entry::Occupied(mut entries) => entries.get_mut().push_back(entry),
             Entry::Vacant(vacant) => {
-                // Most sources have one entry.
-                let mut line = VecDeque::with_capacity(1);
-                line.push_back(entry);
-                vacant.insert(line);
-                self.turns.push_back(source);
+                let mut entries = VecDeque::with_capacity(1);
+                entries.push_back(entry);
+                vacant.insert(entries);
+                of_source.turns.push_back(line);
             }
         }
     }
 
-    /// Takes the first entry of the source whose turn it is.
-    pub(super) fn pop(&mut self) -> Option<(S, T)> {
+    /// Takes the first entry of the line whose turn it is, of the source whose turn it is.
+    pub(super) fn pop(&mut self) -> Option<(S, L, T)> {
         let source = self.turns.pop_front()?;
-        let line = self.lines.get_mut(&source)?;
-        let entry = line.pop_front()?;
+        let of_source = self.sources.get_mut(&source)?;
+        let line = of_source.turns.pop_front()?;
+        let entries = self.lines.get_mut(&(source, line))?;
+        let entry = entries.pop_front()?;
         self.length -= 1;
-        if line.is_empty() {
-            self.lines.remove(&source);
+        of_source.length -= 1;
+        if entries.is_empty() {
+            self.lines.remove(&(source, line));
         } else {
-            if is_oversized(line.capacity(), line.len()) {
-                line.shrink_to(2 * line.len());
-            }
+            give_back(entries);
+            of_source.turns.push_back(line);
+        }
+        if of_source.turns.is_empty() {
+            self.sources.remove(&source);
+        } else {
+            give_back(&mut of_source.turns);
             self.turns.push_back(source);
         }
-        // Halved each time, so that a burst pays once for what it has allocated.
-        if is_oversized(self.turns.capacity(), self.turns.len()) {
-            self.turns.shrink_to(2 * self.turns.len());
+        give_back(&mut self.turns);
+        if is_oversized(self.sources.capacity(), self.sources.len()) {
+            self.sources.shrink_to(2 * self.sources.len());
         }
         if is_oversized(self.lines.capacity(), self.lines.len()) {
             self.lines.shrink_to(2 * self.lines.len());
         }
-        Some((source, entry))
+        Some((source, line, entry))
     }
 
     /// Entries of all sources.
@@ -71,14 +90,31 @@ impl<S: Copy + Eq + Hash, T> FairQueue<S, T> {
         self.length
     }
 
+    /// Entries in one line.
+    pub(super) fn len_of(&self, source: S, line: L) -> usize {
+        self.lines.get(&(source, line)).map_or(0, VecDeque::len)
+    }
+
     /// Entries of one source.
-    pub(super) fn len_of(&self, source: S) -> usize {
-        self.lines.get(&source).map_or(0, VecDeque::len)
+    pub(super) fn len_of_source(&self, source: S) -> usize {
+        self.sources.get(&source).map_or(0, |source| source.length)
     }
 
     /// Sources with entries.
     pub(super) fn sources(&self) -> usize {
         self.turns.len()
+    }
+
+    /// Lines of one source with entries.
+    pub(super) fn lines_of(&self, source: S) -> usize {
+        self.sources.get(&source).map_or(0, |source| source.turns.len())
+    }
+}
+
+/// Halves what is far too large, so that a burst pays once for what it has allocated.
+fn give_back<T>(entries: &mut VecDeque<T>) {
+    if is_oversized(entries.capacity(), entries.len()) {
+        entries.shrink_to(2 * entries.len());
     }
 }
 
@@ -94,31 +130,47 @@ mod tests {
 
     use super::*;
 
+    type Lines = Vec<(u8, Vec<u32>)>;
+
     /// The same, written so that it is plainly right.
     #[derive(Default)]
     struct Naive {
-        lines: Vec<(u8, Vec<u32>)>,
+        sources: Vec<(u8, Lines)>,
     }
 
     impl Naive {
-        fn push(&mut self, source: u8, entry: u32) {
-            match self.lines.iter_mut().find(|(of, _)| *of == source) {
-                Some((_, line)) => line.push(entry),
-                None => self.lines.push((source, vec![entry])),
-            }
+        fn push(&mut self, source: u8, line: u8, entry: u32) {
+            let lines = find(&mut self.sources, source);
+            find(lines, line).push(entry);
         }
 
-        fn pop(&mut self) -> Option<(u8, u32)> {
-            if self.lines.is_empty() {
+        fn pop(&mut self) -> Option<(u8, u8, u32)> {
+            if self.sources.is_empty() {
                 return None;
             }
-            let (source, mut line) = self.lines.remove(0);
-            let entry = line.remove(0);
-            if !line.is_empty() {
-                self.lines.push((source, line));
+            let (source, mut lines) = self.sources.remove(0);
+            let (line, mut entries) = lines.remove(0);
+            let entry = entries.remove(0);
+            if !entries.is_empty() {
+                lines.push((line, entries));
             }
-            Some((source, entry))
+            if !lines.is_empty() {
+                self.sources.push((source, lines));
+            }
+            Some((source, line, entry))
         }
+
+        fn lines(&self, source: u8) -> &[(u8, Vec<u32>)] {
+            self.sources.iter().find(|(of, _)| *of == source).map_or(&[], |(_, lines)| lines)
+        }
+    }
+
+    fn find<T: Default>(list: &mut Vec<(u8, T)>, key: u8) -> &mut T {
+        let at = list.iter().position(|(of, _)| *of == key).unwrap_or_else(|| {
+            list.push((key, T::default()));
+            list.len() - 1
+        });
+        &mut list[at].1
     }
 
     #[test]
@@ -130,60 +182,89 @@ mod tests {
             for step in 0..2000_u32 {
                 let fills = step / 200 % 2 == 0;
                 if random.random_bool(if fills { 0.8 } else { 0.2 }) {
-                    // A few sources push most.
-                    let source = random.random_range(0..20_u8).min(random.random_range(0..20));
-                    queue.push(source, step);
-                    naive.push(source, step);
+                    // A few push most.
+                    let mut any = |most: u8| random.random_range(0..most).min(random.random_range(0..most));
+                    let (source, line) = (any(8), any(5));
+                    queue.push(source, line, step);
+                    naive.push(source, line, step);
                 } else {
                     assert_eq!(queue.pop(), naive.pop());
                 }
-                let length =
-                    |source: u8| naive.lines.iter().find(|(of, _)| *of == source).map_or(0, |(_, line)| line.len());
-                assert_eq!(queue.len(), (0..20).map(length).sum::<usize>());
-                assert_eq!(queue.sources(), naive.lines.len());
-                let source = random.random_range(0..20);
-                assert_eq!(queue.len_of(source), length(source));
+                let (source, line) = (random.random_range(0..8), random.random_range(0..5));
+                let lines = naive.lines(source);
+                let lengths: Vec<_> = lines.iter().map(|(_, entries)| entries.len()).collect();
+                let own = lines.iter().find(|(of, _)| *of == line).map_or(0, |(_, entries)| entries.len());
+                assert_eq!(queue.len_of(source, line), own);
+                assert_eq!(queue.len_of_source(source), lengths.iter().sum::<usize>());
+                assert_eq!((queue.sources(), queue.lines_of(source)), (naive.sources.len(), lengths.len()));
+                let all = (0..8).map(|source| queue.len_of_source(source)).sum::<usize>();
+                assert_eq!(queue.len(), all);
             }
-            while let Some(expected) = naive.pop() {
-                assert_eq!(queue.pop(), Some(expected));
+            while let Some(next) = queue.pop() {
+                assert_eq!(Some(next), naive.pop());
             }
-            assert_eq!((queue.pop(), queue.len(), queue.sources()), (None, 0, 0));
+            assert!(naive.sources.is_empty() && queue.lines.is_empty() && queue.sources.is_empty());
         }
     }
 
     #[test]
-    fn a_source_with_much_delays_others_by_one_entry_a_round() {
+    fn many_lines_are_no_more_than_one() {
+        let mut queue = FairQueue::default();
+        for line in 0..10_000 {
+            queue.push("many", line, ());
+        }
+        queue.push("one", 0, ());
+        queue.pop();
+        assert_eq!(queue.pop(), Some(("one", 0, ())));
+    }
+
+    #[test]
+    fn a_line_with_much_delays_others_by_one_entry_a_round() {
         let mut queue = FairQueue::default();
         for entry in 0..300_000 {
-            queue.push(0, entry);
+            queue.push(0, 0, entry);
         }
-        for source in 1..=50 {
-            queue.push(source, 0);
+        for number in 1..=50 {
+            queue.push(0, number, 0);
+            queue.push(number, 0, 0);
         }
-        let sources: Vec<_> = (0..51).map(|_| queue.pop().unwrap().0).collect();
-        assert_eq!(sources, (0..51).collect::<Vec<_>>());
+        let taken: Vec<_> = (0..101).map(|_| queue.pop().unwrap()).collect();
+        let sources = taken.iter().map(|(source, ..)| *source);
+        // A round of all sources; then, as nobody else is left, one of the lines of this one.
+        assert!(sources.take(51).eq(0..51));
+        assert!(taken[51..].iter().map(|(_, line, _)| *line).eq(1..51));
     }
 
     #[test]
     fn memory_shrinks_after_a_burst() {
         let mut queue = FairQueue::default();
         for entry in 0..100_000_u32 {
-            queue.push(entry % 10_000, entry);
-            queue.push(u32::MAX, entry);
+            queue.push(entry % 5_000, 0, entry);
+            queue.push(u32::MAX, entry % 5_000, entry);
+            queue.push(u32::MAX, u32::MAX, entry);
         }
-        for _ in 0..200_000 {
+        for _ in 0..300_000 {
             queue.pop();
         }
-        assert!(queue.turns.capacity() <= 8 * KEPT && queue.lines.capacity() <= 8 * KEPT, "{queue:?}");
-        queue.push(1, 1);
-        assert_eq!(queue.pop(), Some((1, 1)));
-        // One line that is never quite empty.
+        let few = 8 * KEPT;
+        assert!(queue.turns.capacity() <= few && queue.lines.capacity() <= few && queue.sources.capacity() <= few);
+        queue.push(1, 1, 1);
+        assert_eq!(queue.pop(), Some((1, 1, 1)));
+        // A line, and the lines of a source, that are never quite empty.
         for entry in 0..100_000 {
-            queue.push(1, entry);
+            queue.push(1, 1, entry);
         }
         while queue.len() > 1 {
             queue.pop();
         }
-        assert!(queue.lines[&1].capacity() <= 8 * KEPT, "{}", queue.lines[&1].capacity());
+        assert!(queue.lines[&(1, 1)].capacity() <= few, "{}", queue.lines[&(1, 1)].capacity());
+        queue.pop();
+        for entry in 0..100_000 {
+            queue.push(1, entry, entry);
+        }
+        while queue.len() > 1 {
+            queue.pop();
+        }
+        assert!(queue.sources[&1].turns.capacity() <= few, "{}", queue.sources[&1].turns.capacity());
     }
 }

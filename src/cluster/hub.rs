@@ -14,6 +14,7 @@ use crate::channels::{Answer, Channels, Contribution, Life, News, Outcome, Posit
 use crate::config::{Config, OnGap};
 use crate::metrics::{AppMetrics, ClusterMetrics, Metrics};
 use crate::protocol::{ChannelName, UserId};
+use crate::source::Source;
 use crate::webhooks::{AppWebhooks, Decided};
 
 use super::servers::{Reason, Servers};
@@ -211,7 +212,7 @@ impl Hub {
     pub(super) fn knows_app_of(&self, queue: &str) -> bool {
         let app = queue.split_once(':').map_or(queue, |(_, app)| app);
         let knows = self.app(app).is_some();
-        // Once: they are seen again and again until somebody takes them.
+        // Once: they are seen again whenever the duty to tell backends changes hands.
         if !knows && self.strange_apps.lock().insert(app.to_owned()) {
             warn!(app, "webhook events wait at Redis for a node that has this app in its configuration");
         }
@@ -242,7 +243,7 @@ impl Hub {
     }
 
     fn tell_one(&self, edge: &str) -> Option<()> {
-        let (kind, key, subject): (String, String, String) = serde_json::from_str(edge).ok()?;
+        let (kind, key, subject, source): (String, String, String, String) = serde_json::from_str(edge).ok()?;
         let (app, is_channel, name) = parse_key(&key)?;
         let webhooks = &self.shares[self.app(app)?].webhooks;
         let (channel, user_id);
@@ -269,7 +270,7 @@ impl Hub {
                 }
             }
         };
-        webhooks.decided(&decided);
+        webhooks.decided(&decided, source.parse().ok().map(Source::from_number));
         Some(())
     }
 

@@ -15,10 +15,11 @@ use tracing::{debug, info, warn};
 
 use crate::channels::Contribution;
 use crate::metrics::ClusterMetrics;
+use crate::source::Source;
 
 use super::answer::{self, Reader, nonsense};
 use super::link::{End, Job, Line, Link};
-use super::pending::Source;
+use super::pending::Cause;
 use super::scripts::Script;
 use super::servers::{Reason, query};
 use super::topic::Topic;
@@ -132,7 +133,7 @@ impl Link {
             let topics = self.hub.topics(self.partition);
             let mut over = Vec::new();
             for batch in topics.chunks(BATCH) {
-                let batch = batch.iter().map(|topic| (Source::Node, topic.clone()));
+                let batch = batch.iter().map(|topic| (Cause::Node, topic.clone()));
                 self.contribute_batch(&line, batch, &mut over).await?;
             }
             while past.len() > 1 {
@@ -171,24 +172,24 @@ impl Link {
     async fn contribute_batch(
         &self,
         line: &Line,
-        mut topics: impl Iterator<Item = (Source, Topic)>,
+        mut topics: impl Iterator<Item = (Cause, Topic)>,
         over: &mut Vec<String>,
     ) -> Result<(), Reason> {
         let mut pipeline = pipe();
         for key in over.drain(..) {
             pipeline.cmd("SUNSUBSCRIBE").arg(format!("{}p:{key}", self.prefix));
         }
-        let mut told: Vec<(Source, Topic, String, Contribution)> = Vec::with_capacity(BATCH);
+        let mut told: Vec<(Cause, Topic, String, Contribution)> = Vec::with_capacity(BATCH);
         while told.len() < BATCH
-            && let Some((source, topic)) = topics.next()
+            && let Some((cause, topic)) = topics.next()
         {
             let Some(contribution) = self.hub.contribute(&topic, line.life) else { continue };
             let key = self.hub.key(&topic);
             if contribution.everything.is_some() {
                 pipeline.cmd("SSUBSCRIBE").arg(format!("{}p:{key}", self.prefix));
             }
-            pipeline.add_command(self.contribution(line, &key, &contribution));
-            told.push((source, topic, key, contribution));
+            pipeline.add_command(self.contribution(line, cause.source(), &key, &contribution));
+            told.push((cause, topic, key, contribution));
         }
         if pipeline.is_empty() {
             // Signs of life and publications are in the same task.
@@ -200,10 +201,10 @@ impl Link {
             pipeline.query_async(&mut connection).await.map_err(|error| format!("{}: {error}", line.server))?;
         let answers = answers.into_iter().filter(|answer| !matches!(answer, Value::Push { .. }));
         let mut incomplete = Vec::new();
-        for ((source, topic, key, contribution), answer) in told.into_iter().zip(answers) {
+        for ((cause, topic, key, contribution), answer) in told.into_iter().zip(answers) {
             let answer = answer::contribution(answer)?;
             let outcome = self.hub.settle(&topic, line.life, &contribution, answer);
-            self.look_after(source, &topic, &outcome);
+            self.look_after(cause, &topic, &outcome);
             if outcome.over {
                 over.push(key);
             } else if outcome.gap {
@@ -218,7 +219,7 @@ impl Link {
         Ok(())
     }
 
-    fn contribution(&self, line: &Line, key: &str, contribution: &Contribution) -> Cmd {
+    fn contribution(&self, line: &Line, source: Option<Source>, key: &str, contribution: &Contribution) -> Cmd {
         let Contribution { connections, joined, left, believed, everything, again, cache_miss } = contribution;
         let mut call = self.script(line, Script::Sync);
         let known = *again && line.life.fresh;
@@ -227,6 +228,10 @@ impl Link {
         match everything.flatten() {
             Some(since) => call.arg(since.stream).arg(since.seq).arg(since.ms),
             None => call.arg("").arg("").arg(""),
+        };
+        match source {
+            Some(source) => call.arg(source.number()),
+            None => call.arg(""),
         };
         call.arg(joined.len());
         for member in joined {
@@ -333,8 +338,8 @@ impl Link {
     pub(super) async fn tell(&self, line: Line, leaving: &CancellationToken) -> Result<Infallible, Reason> {
         let mut ticks = interval(DUTY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // Queues of the last answer, in its order, and how many of their edges were told.
-        let mut told: Vec<(String, usize)> = Vec::new();
+        // What queues of the last answer had lost; then its queues, in its order, and how many of their edges were told.
+        let (mut counted, mut told): (Vec<(String, u64)>, Vec<(String, i64)>) = Default::default();
         loop {
             ticks.tick().await;
             let _telling = self.telling.lock().await;
@@ -343,6 +348,10 @@ impl Link {
             }
             while self.on_duty.load(Ordering::Relaxed) {
                 let mut call = self.script(&line, Script::Duty);
+                call.arg(counted.len());
+                for (queue, edges) in counted.drain(..) {
+                    call.arg(queue).arg(edges);
+                }
                 for (queue, edges) in told.drain(..) {
                     call.arg(queue).arg(edges);
                 }
@@ -350,16 +359,18 @@ impl Link {
                 let mut lost = answer.list().ok_or_else(nonsense)?;
                 while let Some((queue, edges)) = lost.text().zip(lost.number()) {
                     self.hub.edges_lost(&queue, edges);
+                    counted.push((queue, edges));
                 }
                 let mut queues = answer.list().ok_or_else(nonsense)?;
                 let mut edges = Vec::new();
                 while let Some((queue, of_queue)) = queues.text().zip(queues.list()) {
-                    let mut of_queue = of_queue.texts();
                     if !self.hub.knows_app_of(&queue) {
                         // They stay at Redis for a node that has the app in its configuration.
-                        of_queue.clear();
+                        told.push((queue, -1));
+                        continue;
                     }
-                    told.push((queue, of_queue.len()));
+                    let of_queue = of_queue.texts();
+                    told.push((queue, of_queue.len() as i64));
                     edges.extend(of_queue);
                 }
                 // What was told before is crossed off by now.

@@ -22,23 +22,16 @@ use crate::channels::{Life, Outcome};
 use crate::protocol::SocketId;
 
 use super::answer::nonsense;
-use super::fair_queue::FairQueue;
+use super::client_events::ClientEvents;
 use super::hub::Hub;
 use super::message;
-use super::pending::{Pending, Source};
+use super::pending::{Cause, Pending};
 use super::scripts::Scripts;
 use super::servers::{Reason, query};
 use super::topic::{self, Topic};
 
 /// Publications of backends that wait for their turn. Overflow policy: further requests wait.
 const JOBS: usize = 1024;
-
-/// Client events that wait for their turn. Overflow policy: a connection that has its share of them is refused; see
-/// [`Link::publish_for`].
-const CLIENT_EVENTS: usize = 1024;
-
-/// Client events that wait at most, if that many connections send one at the same time.
-const MOST_CLIENT_EVENTS: usize = 8 * CLIENT_EVENTS;
 
 /// The pause before the first new attempt to connect, and the longest one.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
@@ -59,7 +52,7 @@ pub(super) struct Link {
     pub(super) pending: Mutex<Pending>,
     pub(super) queued: Notify,
     jobs: mpsc::Sender<Job>,
-    client_events: Mutex<FairQueue<SocketId, Job>>,
+    client_events: Mutex<ClientEvents<Job>>,
     pub(super) client_event_queued: Notify,
     pub(super) line: watch::Sender<Option<Line>>,
     reason: Mutex<Reason>,
@@ -158,8 +151,8 @@ impl Link {
     }
 
     /// The cluster must hear of this topic.
-    pub(super) fn enqueue(&self, source: Source, topic: Topic) {
-        self.pending.lock().push(source, topic);
+    pub(super) fn enqueue(&self, cause: Cause, topic: Topic) {
+        self.pending.lock().push(cause, topic);
         self.queued.notify_one();
     }
 
@@ -168,23 +161,18 @@ impl Link {
         &self.jobs
     }
 
-    /// Queues a client event. False if its connection has its share of the queue already. One that has nothing in it gets
-    /// in as long as there is any room at all.
-    pub(super) fn publish_for(&self, sender: SocketId, job: Job) -> bool {
-        let mut events = self.client_events.lock();
-        let own = events.len_of(sender);
-        let senders = events.sources() + usize::from(own == 0);
-        let has_room = own < (CLIENT_EVENTS / senders).max(1) && events.len() < MOST_CLIENT_EVENTS;
-        if has_room {
-            events.push(sender, job);
+    /// Queues a client event; see [`ClientEvents::push`].
+    pub(super) fn publish_for(&self, app: usize, sender: SocketId, job: Job) -> bool {
+        let is_taken = self.client_events.lock().push(app, sender, job);
+        if is_taken {
             self.client_event_queued.notify_one();
         }
-        has_room
+        is_taken
     }
 
     /// The next client event.
     pub(super) fn next_client_event(&self) -> Option<Job> {
-        self.client_events.lock().pop().map(|(_, job)| job)
+        self.client_events.lock().pop()
     }
 
     /// The connection, once there is one.
@@ -329,14 +317,14 @@ impl Link {
         };
         let life = Life { number: life, fresh: false };
         if let Some((topic, outcome)) = self.hub.hear(key, life, position, news) {
-            self.look_after(Source::Node, &topic, &outcome);
+            self.look_after(Cause::Node, &topic, &outcome);
         }
     }
 
-    pub(super) fn look_after(&self, source: Source, topic: &Topic, outcome: &Outcome) {
+    pub(super) fn look_after(&self, cause: Cause, topic: &Topic, outcome: &Outcome) {
         self.hub.count(topic, outcome);
         if outcome.again {
-            self.enqueue(source, topic.clone());
+            self.enqueue(cause, topic.clone());
         }
     }
 }

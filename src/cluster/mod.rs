@@ -13,7 +13,8 @@
 //!                  life: tell       → duty.lua → webhooks, on one node
 //! ```
 //!
-//! What nodes tell waits in a queue that is fair to the connections that caused it (`pending`, `fair_queue`).
+//! What nodes tell waits in a queue that is fair to the addresses and connections that caused it (`pending`,
+//! `client_events`, `fair_queue`).
 //!
 //! `topic` is what things are called, `message` what crosses Redis, `answer` what scripts say, `servers` who has a
 //! partition, `link` the connection to it, `life` what goes on there, `hub` what a node has, `sessions` which node has
@@ -21,6 +22,7 @@
 //! over or is emptied, a new generation begins, and they do.
 
 mod answer;
+mod client_events;
 mod fair_queue;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
@@ -61,7 +63,7 @@ use topic::{Subject, Topic, partition};
 
 pub use hub::Share;
 pub use listing::Pages;
-pub use pending::Source;
+pub use pending::Cause;
 
 /// Partitions where one server has all of them.
 const ONE_SERVER: usize = 1;
@@ -223,9 +225,9 @@ impl RedisCluster {
     }
 
     /// Something has changed that the others must hear. Never refused; see [`RedisCluster::has_room`].
-    pub fn touch(&self, app: &str, subject: Recipient<'_>, source: Source) {
+    pub fn touch(&self, app: &str, subject: Recipient<'_>, cause: Cause) {
         let Some(index) = self.hub.app(app) else { return };
-        self.link(app, subject).enqueue(source, Topic { app: index, subject: subject.owned() });
+        self.link(app, subject).enqueue(cause, Topic { app: index, subject: subject.owned() });
     }
 
     /// Whether a connection that has `held` subscriptions may cause one more change of this channel or user: fewer of its
@@ -233,12 +235,12 @@ impl RedisCluster {
     ///
     /// What it has no more takes memory until that is told, which nobody is charged for. So while very much waits, a connection
     /// may have little waiting beside what it holds.
-    pub fn has_room(&self, app: &str, subject: Recipient<'_>, socket_id: SocketId, held: usize) -> bool {
+    pub fn has_room(&self, app: &str, subject: Recipient<'_>, cause: Cause, held: usize) -> bool {
         let most = self.hub.pending_per_connection;
         let pending = self.link(app, subject).pending.lock();
         let is_crowded = pending.len() >= most.saturating_mul(CROWD);
         let bound = if is_crowded { most.min(held.saturating_add(PASSING)) } else { most };
-        pending.len_of(Source::Connection(socket_id)) < bound
+        pending.len_of(cause) < bound
     }
 
     /// `cluster.pending_per_connection`.
@@ -330,7 +332,8 @@ impl RedisCluster {
             self.hub.metrics.events_expired(1);
             return Err(ClientEventRefused::CutOff);
         }
-        if !link.publish_for(sender, job) {
+        let is_taken = self.hub.app(app).is_some_and(|index| link.publish_for(index, sender, job));
+        if !is_taken {
             self.hub.metrics.client_event_refused();
             warn!(app, socket_id = %sender, "client event refused: Redis is slower than this connection sends");
             return Err(ClientEventRefused::TooMany);

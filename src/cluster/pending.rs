@@ -5,25 +5,37 @@ use std::collections::HashSet;
 use foldhash::quality::RandomState;
 
 use crate::protocol::SocketId;
+use crate::source::Source;
 
 use super::fair_queue::{FairQueue, is_oversized};
 use super::topic::Topic;
 
 /// The cause of something that the cluster must hear.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Source {
-    /// A client's connection.
-    Connection(SocketId),
+pub enum Cause {
+    /// A client.
+    Client(Source, SocketId),
     /// This node itself: an answer or news of the cluster, or the clock.
     Node,
 }
 
-/// Topics with something to tell. A topic waits once for each source, so that no client waits behind what another one has
-/// queued. It is told for all of them when the first of these turns comes; the others find nothing left to tell.
+impl Cause {
+    /// Whose doing it is.
+    pub(super) fn source(self) -> Option<Source> {
+        match self {
+            Self::Client(source, _) => Some(source),
+            Self::Node => None,
+        }
+    }
+}
+
+/// Topics with something to tell. A topic waits once for each cause, so that no client waits behind what another one has
+/// queued, and all clients of one source have one turn between them. It is told for all of them when the first of these
+/// turns comes; the others find nothing left to tell.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
-    queue: FairQueue<Source, Topic>,
-    waiting: HashSet<(Source, Topic), RandomState>,
+    queue: FairQueue<Option<Source>, Cause, Topic>,
+    waiting: HashSet<(Cause, Topic), RandomState>,
     /// While the node is not connected nothing waits: it tells everything when it is.
     open: bool,
 }
@@ -34,16 +46,17 @@ impl Pending {
         *self = Self { open, ..Self::default() };
     }
 
-    /// Queues a topic, unless it waits for this source. Never refused: what was subscribed must be unsubscribed.
-    pub(super) fn push(&mut self, source: Source, topic: Topic) {
-        if self.open && self.waiting.insert((source, topic.clone())) {
-            self.queue.push(source, topic);
+    /// Queues a topic, unless it waits for this cause. Never refused: what was subscribed must be unsubscribed.
+    pub(super) fn push(&mut self, cause: Cause, topic: Topic) {
+        if self.open && self.waiting.insert((cause, topic.clone())) {
+            self.queue.push(cause.source(), cause, topic);
         }
     }
 
     /// Takes the next topic.
-    pub(super) fn pop(&mut self) -> Option<(Source, Topic)> {
-        let next = self.queue.pop()?;
+    pub(super) fn pop(&mut self) -> Option<(Cause, Topic)> {
+        let (_, cause, topic) = self.queue.pop()?;
+        let next = (cause, topic);
         self.waiting.remove(&next);
         if is_oversized(self.waiting.capacity(), self.waiting.len()) {
             self.waiting.shrink_to(2 * self.waiting.len());
@@ -51,12 +64,12 @@ impl Pending {
         Some(next)
     }
 
-    /// Topics that wait for a source.
-    pub(super) fn len_of(&self, source: Source) -> usize {
-        self.queue.len_of(source)
+    /// Topics that wait for a cause.
+    pub(super) fn len_of(&self, cause: Cause) -> usize {
+        self.queue.len_of(cause.source(), cause)
     }
 
-    /// Topics that wait, once for each source.
+    /// Topics that wait, once for each cause.
     pub(super) fn len(&self) -> usize {
         self.queue.len()
     }
@@ -74,8 +87,8 @@ mod tests {
     }
 
     #[test]
-    fn a_topic_waits_once_for_each_source() {
-        let [ann, bob] = [1, 2].map(|_| Source::Connection(SocketId::random()));
+    fn a_topic_waits_once_for_each_cause() {
+        let [ann, bob] = ["ann", "bob"].map(|name| Cause::Client(Source::subject(name), SocketId::random()));
         let mut pending = Pending::default();
         pending.push(ann, topic("closed"));
         assert_eq!(pending.len(), 0);
@@ -98,7 +111,7 @@ mod tests {
         let mut pending = Pending::default();
         pending.reset(true);
         for number in 0..10_000 {
-            pending.push(Source::Node, topic(&format!("channel-{number}")));
+            pending.push(Cause::Node, topic(&format!("channel-{number}")));
         }
         while pending.pop().is_some() {}
         assert!(pending.waiting.capacity() < 1000, "{}", pending.waiting.capacity());

@@ -17,18 +17,19 @@ use std::time::Instant;
 use tokio::sync::Semaphore;
 use tracing::warn;
 
-use crate::addresses::{Addresses, Network};
+use crate::addresses::Addresses;
 use crate::apps::{App, Directory};
 use crate::channels::{Channels, Users};
-use crate::cluster::{Cluster, NodeReport, Recipient, RedisCluster, Share, Source, Unavailable};
+use crate::cluster::{Cause, Cluster, NodeReport, Recipient, RedisCluster, Share, Unavailable};
 use crate::config::{ClusterDriver, Config};
 use crate::metrics::{AppMetrics, Metrics};
 use crate::outbox::Outbox;
 use crate::protocol::{ChannelName, SocketId, UserId};
 use crate::shutdown::Shutdown;
 use crate::socket::PeerAddress;
+use crate::source::Source;
 use crate::subscription_memory::{Account, AppSubscriptionMemory, SubscriptionMemory};
-use crate::webhooks::{self, AppWebhooks, Webhooks};
+use crate::webhooks::{AppWebhooks, Webhooks};
 
 use listing::Places;
 
@@ -208,10 +209,10 @@ impl Node {
                 tenant.count_changed(channel, None);
             }
             for channel in &due.touched {
-                self.touch(tenant, Recipient::Channel(channel), Source::Node);
+                self.touch(tenant, Recipient::Channel(channel), Cause::Node);
             }
-            for (channel, socket_id, left) in &due.left {
-                self.unsubscribed(tenant, channel, *socket_id, webhooks::Source::connection(*socket_id), left);
+            for (channel, left) in &due.left {
+                self.unsubscribed(tenant, channel, left.socket_id, left.source, &left.changed);
             }
             self.note_not_subscribed(tenant, due.unconfirmed, due.cut_off);
             for user_id in tenant.users.tick(now) {
@@ -225,9 +226,9 @@ impl Node {
 
 impl Node {
     /// The other nodes must hear of it.
-    fn touch(&self, tenant: &Tenant, subject: Recipient<'_>, source: Source) {
+    fn touch(&self, tenant: &Tenant, subject: Recipient<'_>, cause: Cause) {
         if let Cluster::Redis(redis) = &self.cluster {
-            redis.touch(tenant.app.id(), subject, source);
+            redis.touch(tenant.app.id(), subject, cause);
         }
     }
 
@@ -273,35 +274,33 @@ impl Tenant {
 }
 
 impl Client {
-    /// Whose doing it is what this client causes: clients of the same source share what they may leave in a queue. That is an
-    /// address, as anybody can open one connection after the other; but not one that may be a proxy with everybody behind it.
-    fn source(&self) -> webhooks::Source {
-        match self.peer.network() {
-            network if network == Network::unknown() || network.is_private() => {
-                webhooks::Source::connection(self.socket_id)
-            }
-            network => webhooks::Source::network(network),
-        }
+    /// Whose doing it is what this client causes: clients of the same source share what they may leave in a queue.
+    fn source(&self) -> Source {
+        Source::of(self.peer.network(), self.socket_id)
+    }
+
+    fn cause(&self) -> Cause {
+        Cause::Client(self.source(), self.socket_id)
     }
 }
 
 /// Something may have changed, by this source if it is known. Others may be changing it at the same moment, so webhooks look
 /// for themselves.
 impl Tenant {
-    fn channel_changed(&self, channel: &ChannelName, source: webhooks::Source) {
+    fn channel_changed(&self, channel: &ChannelName, source: Source) {
         let is_occupied = || self.channels.occupancy(channel).subscriptions > 0;
         self.webhooks.channel_changed(channel, Some(source), is_occupied);
     }
 
-    fn member_changed(&self, channel: &ChannelName, user_id: &UserId, source: webhooks::Source) {
+    fn member_changed(&self, channel: &ChannelName, user_id: &UserId, source: Source) {
         self.webhooks.member_changed(channel, user_id, Some(source), || self.channels.is_member(channel, user_id));
     }
 
-    fn count_changed(&self, channel: &ChannelName, source: Option<webhooks::Source>) {
+    fn count_changed(&self, channel: &ChannelName, source: Option<Source>) {
         self.webhooks.count_changed(channel, source, || self.channels.occupancy(channel).subscriptions);
     }
 
-    fn user_changed(&self, user_id: &UserId, source: Option<webhooks::Source>) {
+    fn user_changed(&self, user_id: &UserId, source: Option<Source>) {
         self.webhooks.user_changed(user_id, source, || self.users.is_online(user_id));
     }
 }

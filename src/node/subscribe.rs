@@ -6,11 +6,11 @@ use tracing::{debug, info, warn};
 
 use crate::auth;
 use crate::channels::{Life, Subscriber, Unsubscribed};
-use crate::cluster::{Recipient, Source};
+use crate::cluster::{Cause, Recipient};
 use crate::protocol::{ChannelName, Member, SignIn, SocketId, SubscriptionError, UserId};
+use crate::source::Source;
 use crate::subscription_memory::{Account, Texts};
 use crate::untrusted::Untrusted;
-use crate::webhooks;
 
 use super::{Client, Node, Tenant};
 
@@ -107,7 +107,7 @@ impl Node {
             tenant.count_changed(channel, Some(client.source()));
         }
         if changed.touched {
-            self.touch(tenant, of_channel, Source::Connection(client.socket_id));
+            self.touch(tenant, of_channel, client.cause());
         }
         if changed.rejoined {
             tenant.metrics.presence_rejoins_hidden.inc();
@@ -133,7 +133,7 @@ impl Node {
         tenant: &Tenant,
         channel: &ChannelName,
         socket_id: SocketId,
-        source: webhooks::Source,
+        source: Source,
         changed: &Unsubscribed,
     ) {
         if let Some(user_id) = &changed.member_removed {
@@ -146,14 +146,14 @@ impl Node {
             tenant.count_changed(channel, Some(source));
         }
         if changed.touched {
-            self.touch(tenant, Recipient::Channel(channel), Source::Connection(socket_id));
+            self.touch(tenant, Recipient::Channel(channel), Cause::Client(source, socket_id));
         }
     }
 
     /// Ends a client's subscription to a presence channel, which the others are told at this time, and not at all if it has
     /// subscribed again by then.
     pub fn leave_later(&self, client: &Client, channel: &ChannelName, until: Instant) {
-        client.tenant.channels.leave_later(channel, client.socket_id, until);
+        client.tenant.channels.leave_later(channel, client.socket_id, client.source(), until);
         debug!(app = client.tenant.app.id(), %channel, socket_id = %client.socket_id, "unsubscribed, which is told later");
     }
 
@@ -196,7 +196,7 @@ impl Node {
         held: usize,
     ) -> Result<(), SubscriptionError> {
         match self.cluster.redis() {
-            Some(redis) if !redis.has_room(client.tenant.app.id(), subject, client.socket_id, held) => {
+            Some(redis) if !redis.has_room(client.tenant.app.id(), subject, client.cause(), held) => {
                 Err(SubscriptionError::Pending(redis.pending_per_connection()))
             }
             _ => Ok(()),

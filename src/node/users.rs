@@ -6,7 +6,7 @@ use tracing::info;
 
 use crate::auth;
 use crate::channels::{Changed, Connection, Greeting, Life};
-use crate::cluster::{Cluster, Recipient, Source, Unavailable};
+use crate::cluster::{Cluster, Recipient, Unavailable};
 use crate::protocol::{ClientError, ServerEvent, SignIn, UserId};
 use crate::untrusted::Untrusted;
 
@@ -103,7 +103,7 @@ impl Node {
             client.tenant.user_changed(user_id, Some(client.source()));
         }
         for touched in &changed.touched {
-            self.touch(&client.tenant, Recipient::User(touched), Source::Connection(client.socket_id));
+            self.touch(&client.tenant, Recipient::User(touched), client.cause());
         }
     }
 }

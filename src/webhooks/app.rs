@@ -9,13 +9,13 @@ use parking_lot::Mutex;
 use crate::config::{AppConfig, WebhookEvent};
 use crate::metrics::AppMetrics;
 use crate::protocol::{ChannelName, CloseReason, EventData, SocketId, UserId};
+use crate::source::Source;
 
 use super::endpoint::Endpoint;
 use super::event::Happening;
 use super::facts::{Fact, Facts, Turn};
 use super::inbox::{Change, News};
 use super::letter::Address;
-use super::source::Source;
 use super::store::Store;
 
 /// How long the same cache channel is not reported again (§5.2).
@@ -152,8 +152,8 @@ impl AppWebhooks {
         }
     }
 
-    /// Tells what a cluster has decided.
-    pub fn decided(&self, decided: &Decided<'_>) {
+    /// Tells what a cluster has decided, caused by this source if it is known.
+    pub fn decided(&self, decided: &Decided<'_>, source: Option<Source>) {
         let happening = match *decided {
             Decided::Occupied(channel) => Happening::Channel(WebhookEvent::ChannelOccupied, channel),
             Decided::Vacated(channel) => Happening::Channel(WebhookEvent::ChannelVacated, channel),
@@ -164,7 +164,7 @@ impl AppWebhooks {
             Decided::Count(channel, count) => Happening::Count(channel, count),
             Decided::CacheMiss(channel) => Happening::Channel(WebhookEvent::CacheMiss, channel),
         };
-        self.tell(&happening, None, None);
+        self.tell(&happening, source, None);
     }
 
     /// Waits until everything told so far, of any app, is on disk.

@@ -17,10 +17,10 @@ use crate::http_client::HttpClient;
 use crate::metrics::AppMetrics;
 
 use super::attempt::{Attempt, Target};
+use super::class::Lost;
 use super::inbox::Change;
 use super::letter::{Address, DeadLetter, body};
 use super::queue::{Event, Next, Queue, Rules, Verdict};
-use super::source::Lost;
 use super::store::Store;
 use super::unix_ms;
 use super::untold::Untold;

@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 
 use crate::config::WebhookEvent;
 use crate::protocol::{ChannelName, UserId};
+use crate::source::Source;
 
+use super::class::Class;
 use super::event::Happening;
-use super::source::{Class, Source};
 
 /// Ends of a class that may wait for their delay to be over: further ones are told at once. Clients begin and end things faster
 /// than they become due, and nothing else counts what they have left.

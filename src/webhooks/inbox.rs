@@ -14,10 +14,12 @@ use std::sync::Arc;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use tokio::sync::oneshot;
 
+use crate::source::Source;
+
+use super::class::{Class, Lost};
 use super::ledger::{Entry, Ledgers};
 use super::letter::{Address, DeadLetter};
 use super::queue::{Event, attempt_size};
-use super::source::{Class, Lost, Source};
 use super::topics::{Effect, Topics};
 use super::unix_ms;
 

@@ -10,7 +10,9 @@ use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::source::{Class, Source};
+use crate::source::Source;
+
+use super::class::Class;
 
 /// The ledgers of apps that share a bound. Everything costs O(log n).
 #[derive(Debug, Default)]

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::source::Source;
+
 use super::attempt::Attempt;
 use super::queue::{Delivery, Event};
-use super::source::Source;
 
 /// The endpoint that something is for: by its URL, which is what stays the same when a configuration changes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]

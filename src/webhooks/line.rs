@@ -8,8 +8,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::source::Source;
+
+use super::class::Class;
 use super::queue::Event;
-use super::source::{Class, Source};
 
 /// Events that are few: taking turns would only change their order.
 pub(super) const FEW: usize = 16;

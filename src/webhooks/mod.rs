@@ -6,7 +6,7 @@
 //! ```
 //!
 //! `event` is what can be told, `facts` what an app's backend was told, `queue` the order in which an endpoint gets it,
-//! `attempt` one request. Inbox and queues are bounded and fair: `source` says whose doing an event is, `ledger` what is
+//! `attempt` one request. Inbox and queues are bounded and fair: `class` says what it took to cause an event, `ledger` what is
 //! dropped first, `line` who is served next, `topics` which events a later one makes pointless, and `untold` counts losses
 //! for the log. `store` is what is kept: an `inbox`, and the `writer` thread that takes it to `tables` on a `disk`,
 //! in the form of a `letter`. `report` is what an operator sees of all this. The node tells what has changed and never waits; each
@@ -14,6 +14,7 @@
 
 mod app;
 mod attempt;
+mod class;
 mod disk;
 mod endpoint;
 mod event;
@@ -24,7 +25,6 @@ mod letter;
 mod line;
 mod queue;
 mod report;
-mod source;
 mod store;
 mod tables;
 mod topics;
@@ -45,12 +45,12 @@ use crate::config::{AppConfig, ClusterDriver, Config};
 use crate::http_client::HttpClient;
 use crate::metrics::Metrics;
 
+use class::Lost;
 use endpoint::Endpoint;
 use facts::Fact;
 use inbox::Change;
 use letter::{Address, DeadLetter};
 use queue::{Delivery, Event};
-use source::Lost;
 use store::Store;
 use tables::Found;
 use untold::Reporter;
@@ -59,7 +59,6 @@ use writer::Readers;
 pub use app::{AppWebhooks, ClientEventNews, Decided};
 pub use attempt::Attempt;
 pub use report::{DeliveryReport, EndpointReport, ReplayError, State};
-pub use source::Source;
 pub use store::StoreError;
 
 /// The webhooks of all apps.

@@ -10,10 +10,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::source::Source;
+
 use super::attempt::Attempt;
+use super::class::{Class, Lost};
 use super::ledger::{Entry, Ledger};
 use super::line::{FEW, Line, Waiting};
-use super::source::{Class, Lost, Source};
 use super::topics::{Effect, Topics};
 
 /// Bytes that an event takes besides its text, roughly.

@@ -161,8 +161,8 @@ fn parse(text: &str) -> Option<(Says, &str)> {
 mod tests {
     use crate::config::WebhookEvent;
     use crate::protocol::{ChannelName, SocketId, UserId};
+    use crate::source::Source;
     use crate::webhooks::event::Happening;
-    use crate::webhooks::source::Source;
 
     use super::*;
 

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use tracing::warn;
 
+use super::class::Lost;
 use super::endpoint::Endpoint;
-use super::source::Lost;
 
 /// The pause between two lines about an endpoint.
 const PAUSE: Duration = Duration::from_secs(10);

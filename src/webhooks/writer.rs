@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use tracing::{error, warn};
 
+use super::class::Lost;
 use super::disk::{Disk, StoreError};
 use super::inbox::{Change, Inbox, Work};
 use super::letter::{Address, KeptEvent};
 use super::queue::Event;
-use super::source::Lost;
 use super::tables::{Graveyard, Tables, encode};
 use super::unix_ms;
 

@@ -150,6 +150,50 @@ async fn a_flood_of_subscriptions_delays_nobody_else_and_is_refused_in_part() {
 }
 
 #[tokio::test]
+async fn all_connections_of_an_address_take_one_turn() {
+    let _busy = BUSY.lock().await;
+    const CROWD: usize = 500;
+    const EACH: usize = 4;
+    let cluster = Cluster::with(1, |settings| {
+        (settings.lease, settings.timeout) = (Duration::from_secs(60), Duration::from_secs(30));
+        settings.server = "trust_forwarded_headers = true".to_owned();
+        settings.limits = "messages_per_second = 0".to_owned();
+    })
+    .await;
+    let node = &cluster.nodes[0];
+    let from = async |address: &str| node.dial().header("X-Forwarded-For", address).connect().await;
+    let mut crowd = join_all((0..CROWD).map(|_| from("203.0.113.9"))).await;
+    let mut innocent = from("203.0.113.10").await;
+    cluster.redis.freeze();
+    let subscribe = |channel: String| json!({ "event": "pusher:subscribe", "data": { "channel": channel } });
+    for (number, client) in crowd.iter_mut().enumerate() {
+        let channels: Vec<_> = (0..EACH).map(|n| subscribe(format!("crowd-{}", number * EACH + n))).collect();
+        client.send_all(&channels).await;
+        client.expect_silence().await;
+    }
+    innocent.send(subscribe("innocent".to_owned())).await;
+    innocent.expect_silence().await;
+    cluster.redis.thaw();
+    for client in &mut crowd {
+        for _ in 0..EACH {
+            assert_eq!(client.next().await.event(), crate::support::SUCCEEDED);
+        }
+    }
+    assert_eq!(innocent.next().await.event(), crate::support::SUCCEEDED);
+    // A stream is called by the time at which it began.
+    let script = format!(
+        "local function began(channel) return tonumber(redis.call('HGET', keys .. 't:c:42:' .. channel, 'id')) end
+        local innocent, earlier = began('innocent'), 0
+        for i = 0, {} do if began('crowd-' .. i) < innocent then earlier = earlier + 1 end end
+        return earlier",
+        CROWD * EACH - 1
+    );
+    // Those were on their way when Redis stopped.
+    let earlier = at_redis(&cluster, &script);
+    assert!(earlier < 300, "{earlier} of {} came before", CROWD * EACH);
+}
+
+#[tokio::test]
 async fn a_topic_that_a_flood_has_queued_does_not_wait_for_it() {
     let cluster = Cluster::with(1, |settings| {
         settings.limits = "messages_per_second = 0".to_owned();
@@ -255,7 +299,7 @@ fn at_redis(cluster: &Cluster, script: &str) -> usize {
 
 /// Fills the queue of open webhook events of the app that tests usually have.
 const FLOOD_OF_EDGES: &str = r#"for i = 1, flood do
-      redis.call('RPUSH', keys .. 'edges:open:42', '["channel_occupied","c:42:flood-' .. i .. '",""]')
+      redis.call('RPUSH', keys .. 'edges:open:42', '["channel_occupied","c:42:flood-' .. i .. '","",""]')
     end
     return redis.call('RPUSH', keys .. 'turns', 'open:42')"#;
 
@@ -317,7 +361,7 @@ async fn events_of_an_app_that_this_node_does_not_have_wait_for_one_that_has_it(
     let cluster = Cluster::with(1, |settings| settings.webhooks = Some(backend.url())).await;
     at_redis(
         &cluster,
-        r#"redis.call('RPUSH', keys .. 'edges:open:77', '["channel_occupied","c:77:room",""]')
+        r#"redis.call('RPUSH', keys .. 'edges:open:77', '["channel_occupied","c:77:room","",""]')
         return redis.call('RPUSH', keys .. 'turns', 'open:77')"#,
     );
     let mut client = cluster.nodes[0].connect().await;

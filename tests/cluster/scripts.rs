@@ -8,8 +8,12 @@ use crate::support::Redis;
 const PREFIX: &str = "fanfare:{test:0}:";
 const COMMON: &str = include_str!("../../src/cluster/scripts/common.lua");
 const BEAT: &str = include_str!("../../src/cluster/scripts/beat.lua");
+const PUBLISH: &str = include_str!("../../src/cluster/scripts/publish.lua");
 const SYNC: &str = include_str!("../../src/cluster/scripts/sync.lua");
 const DUTY: &str = include_str!("../../src/cluster/scripts/duty.lua");
+
+/// An app with subscription counts.
+const COUNTING: u32 = 9;
 
 /// A node that is on duty.
 struct Node {
@@ -17,6 +21,8 @@ struct Node {
     connection: redis::Connection,
     /// Constants of the scripts, and what they are instead.
     constants: Vec<(&'static str, u32)>,
+    /// What was lost by the last answer.
+    counted: Lost,
 }
 
 /// How many edges each queue has lost.
@@ -25,14 +31,25 @@ type Lost = Vec<(String, u64)>;
 /// Queues and their edges, of which tests see the channels.
 type Edges = Vec<(String, Vec<String>)>;
 
+/// Id, seq and ms of a stream.
+type Position = [String; 3];
+
+/// Whether events are missing, members, whether the user is online, cached event and its time left, events since.
+type Everything = (u32, Vec<String>, u32, String, i64, Vec<String>);
+
 impl Node {
     /// One with the apps `1` to `9`.
     fn start(webhook_delay: u32, constants: &[(&'static str, u32)]) -> Self {
         let redis = Redis::start();
         let connection = redis::Client::open(redis.url()).unwrap().get_connection().unwrap();
-        let mut node = Self { redis, connection, constants: constants.to_vec() };
-        let rules = json!({ "webhooks": true, "webhook_delay": webhook_delay, "offline_delay": 0, "counts": false });
-        let rules: Value = (1..10).map(|app| (app.to_string(), rules.clone())).collect();
+        let mut node = Self { redis, connection, constants: constants.to_vec(), counted: Lost::new() };
+        let rules = |app: u32| {
+            json!({
+                "webhooks": true, "webhook_delay": webhook_delay, "offline_delay": 0,
+                "counts": app == COUNTING, "count_threshold": 1000, "count_interval": 1000,
+            })
+        };
+        let rules: Value = (1..10).map(|app| (app.to_string(), rules(app))).collect();
         node.call::<redis::Value>(BEAT, &["60000", "0", "0", "{}", "1", &rules.to_string()]);
         node
     }
@@ -53,9 +70,13 @@ impl Node {
 
     /// Tells the number of connections that are subscribed to a channel.
     fn subscribed(&mut self, app: u32, channel: &str, connections: u32) {
+        self.subscribed_by("", app, channel, connections);
+    }
+
+    fn subscribed_by(&mut self, source: &str, app: u32, channel: &str, connections: u32) {
         let topic = format!("c:{app}:{channel}");
         let connections = connections.to_string();
-        let args = [&topic, &connections, "0", "0", "0", "0", "", "", "", "0", "0", "0"];
+        let args = [&topic, &connections, "0", "0", "0", "0", "", "", "", source, "0", "0", "0"];
         self.call::<redis::Value>(SYNC, &args);
     }
 
@@ -66,14 +87,19 @@ impl Node {
         }
     }
 
-    /// Crosses off so many edges of these queues, and reads the next ones.
-    fn duty(&mut self, told: &[(&str, u32)]) -> (Lost, Edges) {
-        let args: Vec<_> = told.iter().flat_map(|(queue, edges)| [(*queue).to_owned(), edges.to_string()]).collect();
+    /// Crosses off so many edges of these queues, and reads the next ones. A node that has told nothing has just come on duty,
+    /// and knows nothing of the last answer.
+    fn duty(&mut self, told: &[(&str, i32)]) -> (Lost, Edges) {
+        let counted = if told.is_empty() { Lost::new() } else { std::mem::take(&mut self.counted) };
+        let mut args = vec![counted.len().to_string()];
+        args.extend(counted.iter().flat_map(|(queue, edges)| [queue.clone(), edges.to_string()]));
+        args.extend(told.iter().flat_map(|(queue, edges)| [(*queue).to_owned(), edges.to_string()]));
         let args: Vec<_> = args.iter().map(String::as_str).collect();
         let (_, lost, queues): (String, Lost, Edges) = self.call(DUTY, &args);
+        self.counted.clone_from(&lost);
         let channel = |edge: String| {
-            let (_, topic, _): (String, String, String) = serde_json::from_str(&edge).unwrap();
-            topic.rsplit(':').next().unwrap().to_owned()
+            let [_, topic, _, source]: [String; 4] = serde_json::from_str(&edge).unwrap();
+            topic.rsplit(':').next().unwrap().to_owned() + &source
         };
         let queues = queues.into_iter().map(|(queue, edges)| (queue, edges.into_iter().map(channel).collect()));
         (lost, queues.collect())
@@ -91,11 +117,34 @@ impl Node {
         self.redis.cli(&["EVAL", script, "1", PREFIX]);
     }
 
+    /// Another node has the duty, and comes back to this one.
+    fn change_duty(&mut self) {
+        let script = "return redis.call('DEL', KEYS[1] .. redis.call('HGET', KEYS[1] .. 'meta', 'gen') .. ':duty')";
+        self.redis.cli(&["EVAL", script, "1", PREFIX]);
+        self.call::<redis::Value>(BEAT, &["60000", "0", "0", "{}", "0", "{}"]);
+    }
+
     /// It goes, and comes back after that time.
     fn go_and_begin(&mut self, restart_grace: &str) {
         let script = "return redis.call('DEL', KEYS[1] .. redis.call('HGET', KEYS[1] .. 'meta', 'gen') .. ':nodes')";
         self.redis.cli(&["EVAL", script, "1", PREFIX]);
         self.call::<redis::Value>(BEAT, &["60000", "0", restart_grace, "{}", "1", "{}"]);
+    }
+
+    /// Publishes an event on a channel of the app with counts.
+    fn publish(&mut self, channel: &str, body: &str) {
+        self.call::<redis::Value>(PUBLISH, &["0", &format!("c:{COUNTING}:{channel}"), body, "", ""]);
+    }
+
+    /// Begins to listen to a channel of that app with so many connections, or goes on from a position: id, seq and ms of
+    /// its stream. Returns the position, whether events are missing, and the events since.
+    fn listen(&mut self, channel: &str, connections: u32, from: &Position) -> (Position, bool, Vec<String>) {
+        let (topic, connections) = (format!("c:{COUNTING}:{channel}"), connections.to_string());
+        let [id, seq, ms] = from.each_ref().map(String::as_str);
+        let args = [&topic, &connections, "1", "0", "0", "0", id, seq, ms, "", "0", "0", "0"];
+        let answer: (String, String, String, String, u32, Vec<String>, Everything) = self.call(SYNC, &args);
+        let (_, id, seq, ms, _, _, (missing, _, _, _, _, since)) = answer;
+        ([id, seq, ms], missing == 1, since)
     }
 
     /// Whether there is a key with this in its name.
@@ -115,7 +164,7 @@ fn edges(queues: &[(&str, &[&str])]) -> Edges {
 
 #[test]
 fn edges_dropped_while_they_are_told_are_not_lost_and_no_others_are_crossed_off_for_them() {
-    let mut node = Node::start(0, &[("EDGES", 5)]);
+    let mut node = Node::start(0, &[("EDGES", 5), ("LEAST", 5)]);
     node.occupy(1, 1, 5);
     assert_eq!(node.duty(&[]), (lost(&[]), edges(&[("open:1", &["1", "2", "3", "4", "5"])])));
     // The list is full: 1 and 2 go.
@@ -125,10 +174,11 @@ fn edges_dropped_while_they_are_told_are_not_lost_and_no_others_are_crossed_off_
     node.occupy(1, 8, 14);
     let rest: &[&str] = &["10", "11", "12", "13", "14"];
     assert_eq!(node.duty(&[("open:1", 2)]), (lost(&[("open:1", 2)]), edges(&[("open:1", rest)])));
-    // The next one on duty does not know what was told: 10 may have been, but not for certain.
+    // The next one on duty does not know what was told: 10 may have been, but not for certain. Nor whether the others were
+    // counted.
     node.occupy(1, 15, 15);
     let rest: &[&str] = &["11", "12", "13", "14", "15"];
-    assert_eq!(node.duty(&[]), (lost(&[("open:1", 1)]), edges(&[("open:1", rest)])));
+    assert_eq!(node.duty(&[]), (lost(&[("open:1", 3)]), edges(&[("open:1", rest)])));
     assert_eq!(node.duty(&[("open:1", 5)]), (lost(&[]), edges(&[])));
     for key in ["edges", "turns", "dropped"] {
         assert!(!node.has_key(key), "{key} is left");
@@ -137,7 +187,8 @@ fn edges_dropped_while_they_are_told_are_not_lost_and_no_others_are_crossed_off_
 
 #[test]
 fn a_full_queue_drops_nothing_of_another_class_or_app() {
-    let mut node = Node::start(0, &[("EDGES", 5)]);
+    // For nine apps.
+    let mut node = Node::start(0, &[("EDGES", 9 * 5 + 8), ("LEAST", 1)]);
     node.subscribed(1, "private-a", 1);
     node.subscribed(2, "b", 1);
     node.occupy(1, 1, 50);
@@ -177,13 +228,13 @@ fn what_becomes_due_is_done_in_turn() {
     let (_, occupied) = node.duty(&[]);
     assert_eq!(occupied.len(), 6);
     node.a_minute_later();
-    let mut told: Vec<_> = occupied.iter().map(|(queue, edges)| (queue.clone(), edges.len() as u32)).collect();
+    let mut told: Vec<_> = occupied.iter().map(|(queue, edges)| (queue.clone(), edges.len() as i32)).collect();
     let mut rounds = Vec::new();
     for _ in 0..3 {
         let told_now: Vec<_> = told.iter().map(|(queue, edges)| (queue.as_str(), *edges)).collect();
         let (_, vacated) = node.duty(&told_now);
-        told = vacated.iter().map(|(queue, edges)| (queue.clone(), edges.len() as u32)).collect();
-        rounds.push(told.iter().map(|(_, edges)| edges).sum::<u32>());
+        told = vacated.iter().map(|(queue, edges)| (queue.clone(), edges.len() as i32)).collect();
+        rounds.push(told.iter().map(|(_, edges)| edges).sum::<i32>());
         if rounds.len() == 2 {
             // Nobody had a second one before everybody had had one.
             let queues: std::collections::BTreeSet<_> = told.iter().map(|(queue, _)| queue.as_str()).collect();
@@ -196,7 +247,7 @@ fn what_becomes_due_is_done_in_turn() {
 
 #[test]
 fn what_finds_no_room_to_wait_in_is_done_at_once() {
-    let mut node = Node::start(60_000, &[("PLANNED", 2)]);
+    let mut node = Node::start(60_000, &[("PLANNED", 2), ("LEAST", 2)]);
     for channel in ["a", "b", "c", "private-d"] {
         node.subscribed(1, channel, 1);
     }
@@ -228,4 +279,70 @@ fn after_all_nodes_were_away_nothing_becomes_due_before_clients_had_the_time_to_
     // The time is over.
     node.go_and_begin("0");
     assert_eq!(node.duty(&[]).1, edges(&[("open:1", &["2"])]));
+}
+
+#[test]
+fn queues_of_an_app_that_the_node_on_duty_does_not_have_wait_for_another_node() {
+    let mut node = Node::start(0, &[("ROUND", 4)]);
+    node.occupy(1, 1, 9);
+    node.occupy(2, 1, 1);
+    let first: &[(&str, &[&str])] = &[("open:1", &["1", "2"]), ("open:2", &["1"])];
+    assert_eq!(node.duty(&[]).1, edges(first));
+    // What happens in this app from now on is only added.
+    let told = [("open:1", -1), ("open:2", 1)];
+    assert_eq!(node.duty(&told).1, edges(&[]));
+    node.occupy(1, 10, 10);
+    node.occupy(2, 2, 5);
+    assert_eq!(node.duty(&[]).1, edges(&[("open:2", &["2", "3", "4", "5"])]));
+    node.change_duty();
+    let both: &[(&str, &[&str])] = &[("open:2", &["2", "3"]), ("open:1", &["1", "2"])];
+    assert_eq!(node.duty(&[]).1, edges(both));
+    let rest: &[&str] = &["3", "4", "5", "6"];
+    assert_eq!(node.duty(&[("open:2", 4), ("open:1", 2)]).1, edges(&[("open:1", rest)]));
+}
+
+#[test]
+fn whoever_changed_a_topic_last_has_caused_what_comes_of_it() {
+    let mut node = Node::start(60_000, &[]);
+    for channel in ["a-", "b-"] {
+        node.subscribed_by("11", 1, channel, 1);
+    }
+    assert_eq!(node.duty(&[]).1, edges(&[("open:1", &["a-11", "b-11"])]));
+    node.subscribed_by("22", 1, "a-", 0);
+    // The node itself does not know.
+    node.subscribed_by("", 1, "b-", 0);
+    node.a_minute_later();
+    let (_, vacated) = node.duty(&[("open:1", 2)]);
+    assert_eq!(vacated, edges(&[("open:1", &["a-22", "b-11"])]));
+}
+
+#[test]
+fn only_events_are_kept_for_nodes_that_listen_again_and_what_is_gone_is_missed() {
+    let nowhere = Position::default();
+    let mut node = Node::start(0, &[]);
+    let (start, missing, since) = node.listen("room", 1, &nowhere);
+    assert!(!missing && since.is_empty());
+    // News without events: everybody gets the count with everything else.
+    let (counted, missing, since) = node.listen("room", 2, &start);
+    assert!(!missing && since.is_empty() && counted[1] > start[1]);
+    assert!(!node.has_key("l:"));
+    node.publish("room", "one");
+    node.subscribed(COUNTING, "room", 3);
+    node.publish("room", "two");
+    node.subscribed(COUNTING, "room", 4);
+    let (end, missing, since) = node.listen("room", 4, &start);
+    assert_eq!((missing, since), (false, vec!["one".to_owned(), "two".to_owned()]));
+    assert_eq!(node.listen("room", 4, &end), (end.clone(), false, vec![]));
+    // Somebody who has the first one misses nothing when that is gone.
+    let [id, _, ms] = &end;
+    let first = [id.clone(), "3".to_owned(), ms.clone()];
+    assert_eq!(node.listen("room", 4, &first).2, ["two"]);
+    let script = "return redis.call('XTRIM', KEYS[1] .. redis.call('HGET', KEYS[1] .. 'meta', 'gen') .. ':l:c:9:room', \
+        'MAXLEN', ARGV[1])";
+    node.redis.cli(&["EVAL", script, "1", PREFIX, "1"]);
+    assert_eq!(node.listen("room", 4, &start), (end.clone(), true, vec!["two".to_owned()]));
+    assert_eq!(node.listen("room", 4, &first), (end.clone(), false, vec!["two".to_owned()]));
+    node.redis.cli(&["EVAL", script, "1", PREFIX, "0"]);
+    assert_eq!(node.listen("room", 4, &first), (end.clone(), true, vec![]));
+    assert_eq!(node.listen("room", 4, &end), (end, false, vec![]));
 }

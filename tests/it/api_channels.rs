@@ -1,10 +1,8 @@
 //! Protocol §4.6 to §4.8: asking about channels.
 
-use std::time::Instant;
-
 use serde_json::{Value, json};
 
-use crate::support::{DEADLINE, TestServer};
+use crate::support::TestServer;
 
 #[tokio::test]
 async fn occupied_channels_are_listed_and_no_others() {

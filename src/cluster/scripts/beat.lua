@@ -49,6 +49,9 @@ local duty = redis.call('GET', G .. 'duty')
 if not duty or not redis.call('ZSCORE', nodes, duty) then
   duty = ME
   redis.call('SET', G .. 'duty', duty)
+  -- It may have what the one before had not.
+  for _, queue in ipairs(redis.call('SMEMBERS', G .. 'parked')) do redis.call('RPUSH', G .. 'turns', queue) end
+  redis.call('DEL', G .. 'parked')
 end
 local swept = redis.call('HEXISTS', P .. 'meta', 'swept')
 return { 'ok', meta[2], 1 - swept, duty == ME and 1 or 0, removed, more }

@@ -8,11 +8,13 @@
 --   <P>p:<topic>      the pub/sub channel
 --   <G>nodes          node → end of its lease (0: being removed)     <G>info   node → JSON about it
 --   <G>i:<node>       topics it contributes to                       <G>q:<app> node → connections
---   <G>t:<topic>      stream id, seq, ms, ev (last event), total, on (user is online), counted (when the count was told)
+--   <G>t:<topic>      stream id, seq, ms, ev (seq of the last event), total, on (user is online), counted (when the count
+--                     was told), by (whose doing its last change was)
 --   <G>n:<topic>      node → connections subscribed or signed in
 --   <G>m:<topic>      member → info     <G>r:<topic>  member → nodes     <G>o:<topic> <node>  the node's members
---   <G>l:<topic>      replay log        <G>a:<app>    occupied channels  <G>rules  app → JSON
+--   <G>l:<topic>      replay log of its events     <G>a:<app>    occupied channels  <G>rules  app → JSON
 --   <G>edges:<queue>  what a backend is to be told                      <G>turns  queues with edges, the next one first
+--   <G>parked         queues of apps that the node on duty does not have
 --   <G>due:<queue>    what becomes known later, by its time             <G>first_due  queue → when its first may be due
 --   <G>dropped        queue → edges dropped that the node on duty has not counted yet
 --   <G>duty           the node that tells backends                       <G>held   nodes that were gone when one came
@@ -27,8 +29,9 @@
 
 local P = KEYS[1]
 local RUN, ME, REPLAY, REPLAY_EVENTS = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
-local EDGES = 500000 -- of a queue: the oldest are dropped
-local PLANNED = 500000 -- of a queue: what comes on top is not delayed
+local EDGES = 500000 -- of all queues of a class together, see `share`: the oldest are dropped
+local PLANNED = 500000 -- as well: what comes on top is not delayed
+local LEAST = 10000 -- of each queue, however many apps there are
 local LINGER = math.max(REPLAY, 60000) -- how long an abandoned topic keeps its place in its stream
 
 local clock = redis.call('TIME')
@@ -46,8 +49,11 @@ local function registered()
   return lease and tonumber(lease) > 0
 end
 
+local sources = {} -- topic → whose doing its last change was
+
 local function load(topic)
-  local h = redis.call('HMGET', G .. 't:' .. topic, 'id', 'seq', 'ms', 'ev', 'total', 'on', 'counted')
+  local h = redis.call('HMGET', G .. 't:' .. topic, 'id', 'seq', 'ms', 'ev', 'total', 'on', 'counted', 'by')
+  sources[topic] = h[8] or ''
   return {
     topic = topic, id = h[1] or nil, seq = tonumber(h[2] or 0), ms = tonumber(h[3] or 0), ev = tonumber(h[4] or 0),
     total = tonumber(h[5] or 0), on = h[6] == '1', counted = tonumber(h[7] or 0),
@@ -67,16 +73,10 @@ local function create(t)
   redis.call('DEL', G .. 'l:' .. t.topic)
 end
 
--- The next message of a topic, for all nodes that listen to it and for those that listen again within the replay.
+-- The next message of a topic, for all nodes that listen to it.
 local function say(t, body)
   t.seq = t.seq + 1
   t.ms = math.max(t.ms, now)
-  if REPLAY > 0 then
-    local key = G .. 'l:' .. t.topic
-    redis.call('XADD', key, 'MINID', '~', digits(now - REPLAY), digits(t.ms) .. '-' .. t.seq, 'd', body)
-    if t.seq % 64 == 0 then redis.call('XTRIM', key, 'MAXLEN', '~', REPLAY_EVENTS) end
-    redis.call('PEXPIRE', key, REPLAY)
-  end
   redis.call('SPUBLISH', P .. 'p:' .. t.topic, struct.pack('>I8I8I8', tonumber(t.id), t.seq, t.ms) .. body)
 end
 
@@ -100,15 +100,23 @@ end
 
 local function queue_of(topic) return (is_trusted(topic) and 'trusted:' or 'open:') .. app_of(topic) end
 
+-- What each app may have of a bound that all have together.
+local apps
+local function share(bound)
+  apps = apps or math.max(1, redis.call('HLEN', G .. 'rules'))
+  return math.max(LEAST, math.floor(bound / apps))
+end
+
 -- Something that a backend is told, once. All of a topic is in one queue, and so in order. Each queue has a bound of its own:
 -- however many public channels a client subscribes to, no member event is lost, and nothing of another app.
 local function edge(kind, topic, subject)
   if not rules_of(topic).webhooks then return end
   local queue = queue_of(topic)
   local key = G .. 'edges:' .. queue
-  local length = redis.call('RPUSH', key, cjson.encode({ kind, topic, tostring(subject or '') }))
+  local by = sources[topic] or redis.call('HGET', G .. 't:' .. topic, 'by') or ''
+  local length = redis.call('RPUSH', key, cjson.encode({ kind, topic, tostring(subject or ''), by }))
   if length == 1 then redis.call('RPUSH', G .. 'turns', queue) end
-  if length > EDGES then
+  if length > share(EDGES) then
     redis.call('LPOP', key)
     redis.call('HINCRBY', G .. 'dropped', queue, 1)
   end
@@ -123,7 +131,7 @@ local function plan(at, chore)
   local queue, entry = queue_of(chore[2]), cjson.encode(chore)
   local key = G .. 'due:' .. queue
   -- Not ZCARD, which would be one more right to grant.
-  if redis.call('ZCOUNT', key, '-inf', '+inf') >= PLANNED and not redis.call('ZSCORE', key, entry) then return false end
+  if redis.call('ZCOUNT', key, '-inf', '+inf') >= share(PLANNED) and not redis.call('ZSCORE', key, entry) then return false end
   redis.call('ZADD', key, digits(at), entry)
   -- Too early if the first is cancelled: duty.lua finds out.
   redis.call('ZADD', G .. 'first_due', 'LT', digits(at), queue)

@@ -1,5 +1,6 @@
--- What has become due, and what backends are to be told, of all queues in turn. ARGV: 5 and on, for each queue of the last
--- answer, in its order: its name, and how many of its edges were told.
+-- What has become due, and what backends are to be told, of all queues in turn. ARGV: a number, and that many queues with the
+-- edges that they had lost by the last answer; then the same for its queues, in its order, with the edges that were told: -1
+-- if the node does not have the app.
 -- Answers: queues and the numbers of edges that they lost; queues and their edges.
 
 local ROUND = 400 -- edges in one answer
@@ -33,16 +34,29 @@ end
 if not registered() then return { 'lost' } end
 if redis.call('GET', G .. 'duty') ~= ME then return { 'ok', {}, {} } end
 
+local function forget_dropped(queue, edges)
+  local left = redis.call('HINCRBY', G .. 'dropped', queue, -edges)
+  if left <= 0 then redis.call('HDEL', G .. 'dropped', queue) end
+end
+
+-- Counted by a node that has the answer.
+local first = 6 + 2 * tonumber(ARGV[5])
+for i = 6, first - 1, 2 do forget_dropped(ARGV[i], tonumber(ARGV[i + 1])) end
+
 -- Those of the last answer were the first, and queue up again if they have more.
-redis.call('LTRIM', G .. 'turns', (#ARGV - 4) / 2, -1)
-for i = 5, #ARGV, 2 do
+redis.call('LTRIM', G .. 'turns', (#ARGV + 1 - first) / 2, -1)
+for i = first, #ARGV, 2 do
   local queue, told = ARGV[i], tonumber(ARGV[i + 1])
   local key = G .. 'edges:' .. queue
-  -- What was dropped since then was at the head, where those that were told are: they are gone already, and not lost.
-  local gone = math.min(told, tonumber(redis.call('HGET', G .. 'dropped', queue) or 0))
-  if gone > 0 then redis.call('HINCRBY', G .. 'dropped', queue, -gone) end
-  redis.call('LTRIM', key, told - gone, -1)
-  if redis.call('EXISTS', key) == 1 then redis.call('RPUSH', G .. 'turns', queue) end
+  if told < 0 then
+    redis.call('SADD', G .. 'parked', queue)
+  else
+    -- What was dropped since then was at the head, where those that were told are: they are gone already, and not lost.
+    local gone = math.min(told, tonumber(redis.call('HGET', G .. 'dropped', queue) or 0))
+    if gone > 0 then forget_dropped(queue, gone) end
+    redis.call('LTRIM', key, told - gone, -1)
+    if redis.call('EXISTS', key) == 1 then redis.call('RPUSH', G .. 'turns', queue) end
+  end
 end
 
 -- After all nodes were away, what was planned before waits for the clients on their way back.
@@ -67,12 +81,9 @@ end)
 
 -- Counted before the edges are read: from here on, what is dropped may have been told.
 local lost, dropped = {}, redis.call('HGETALL', G .. 'dropped')
-redis.call('DEL', G .. 'dropped')
 for i = 1, #dropped, 2 do
-  if tonumber(dropped[i + 1]) > 0 then
-    lost[#lost + 1] = dropped[i]
-    lost[#lost + 1] = tonumber(dropped[i + 1])
-  end
+  lost[#lost + 1] = dropped[i]
+  lost[#lost + 1] = tonumber(dropped[i + 1])
 end
 
 local answer = {}

@@ -45,6 +45,17 @@ local function remember(topic, ttl, frame, data)
   end
 end
 
+-- Keeps what was just said for nodes that listen again within the replay. Only events: members and counts come with
+-- everything else.
+local function log(t, body)
+  local key = G .. 'l:' .. t.topic
+  local id, oldest = digits(t.ms) .. '-' .. t.seq, digits(now - REPLAY)
+  redis.call('XADD', key, 'MINID', '~', oldest, id, 'd', body, 'before', t.ev)
+  -- Often enough, but not each time.
+  if math.floor(t.seq / 64) > math.floor(t.ev / 64) then redis.call('XTRIM', key, 'MAXLEN', '~', REPLAY_EVENTS) end
+  redis.call('PEXPIRE', key, REPLAY)
+end
+
 if meta[1] ~= RUN then return { 'lost' } end
 local answer, settled = { 'ok' }, tonumber(meta[3]) + ARGV[5]
 for i = 6, #ARGV, 4 do
@@ -57,6 +68,7 @@ for i = 6, #ARGV, 4 do
   end
   if t.id then
     say(t, body)
+    if REPLAY > 0 then log(t, body) end
     t.ev = t.seq
     redis.call('HSET', G .. 't:' .. topic, 'seq', t.seq, 'ms', digits(t.ms), 'ev', t.ev)
   end

@@ -1,13 +1,14 @@
 -- What a node contributes to a topic, and what it has to know of it. ARGV: 5 topic, 6 connections, 7 whether it needs
 -- everything, 8 whether it brings this into a new generation, 9 whether a cache channel had nothing to show, 10 settling
--- time in ms, 11 to 13 id, seq and ms of the last message it has, or empty; then a number and that many members to add (id,
--- info), members to remove (id), and members that it believes in although they are not its own (id, info).
+-- time in ms, 11 to 13 id, seq and ms of the last message it has, or empty, 14 whose doing this is, or empty; then a number
+-- and that many members to add (id, info), members to remove (id), and members that it believes in although they are not its
+-- own (id, info).
 -- Answers: id, seq, ms, total, members refused; and if it needs everything: whether events are missing, members, whether
--- the user is online, cached event and its time left in ms, messages since.
+-- the user is online, cached event and its time left in ms, events since.
 
 if not registered() then return { 'lost' } end
 local topic, everything, known, settling = ARGV[5], ARGV[7] == '1', ARGV[8] == '1', tonumber(ARGV[10])
-local t, rules, at = load(topic), rules_of(topic), 14
+local t, rules, at = load(topic), rules_of(topic), 15
 
 local function list(width)
   local items = {}
@@ -19,6 +20,10 @@ end
 local added, removed, believed = list(2), list(1), list(2)
 
 if not t.id then create(t) end
+if ARGV[14] ~= '' and rules.webhooks then
+  sources[topic] = ARGV[14]
+  redis.call('HSET', G .. 't:' .. topic, 'by', ARGV[14])
+end
 for _, member in ipairs(removed) do remove_member(t, ME, member[1], rules) end
 set_count(t, ME, tonumber(ARGV[6]), rules, known)
 local refused = {}
@@ -59,12 +64,11 @@ if everything then
       if known then
         for _, entry in ipairs(redis.call('XRANGE', log, '-', '+')) do since[#since + 1] = entry[2][2] end
       end
-    elseif tonumber(ARGV[12]) < t.seq then
-      for _, entry in ipairs(redis.call('XRANGE', log, '(' .. ARGV[13] .. '-' .. ARGV[12], '+')) do
-        since[#since + 1] = entry[2][2]
-      end
-      -- Members and counts come with everything else; only events cannot be made up for.
-      if #since < t.seq - tonumber(ARGV[12]) and t.ev > tonumber(ARGV[12]) then missing = 1 end
+    elseif tonumber(ARGV[12]) < t.ev then
+      local entries = redis.call('XRANGE', log, '(' .. ARGV[13] .. '-' .. ARGV[12], '+')
+      for _, entry in ipairs(entries) do since[#since + 1] = entry[2][2] end
+      -- Each knows the seq of the event before it. If that is one that the node has not seen, it is in the log no more.
+      if #entries == 0 or tonumber(entries[1][2][4]) > tonumber(ARGV[12]) then missing = 1 end
     end
   end
   local cached = P .. 'c:' .. topic

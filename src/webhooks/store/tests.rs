@@ -2,10 +2,11 @@
 
 use std::os::unix::fs::PermissionsExt;
 
+use crate::source::Source;
 use crate::webhooks::attempt::Attempt;
+use crate::webhooks::class::Lost;
 use crate::webhooks::disk::ram::Ram;
 use crate::webhooks::queue::{Delivery, Event};
-use crate::webhooks::source::{Lost, Source};
 use crate::webhooks::tables::{EVENTS, Tables, encode};
 
 use super::*;

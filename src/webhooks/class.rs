@@ -1,9 +1,4 @@
-//! Whose doing an event is, and what it took to cause it: that decides which events are dropped first when too many wait.
-
-use std::hash::{DefaultHasher, Hash, Hasher};
-
-use crate::addresses::Network;
-use crate::protocol::SocketId;
+//! What it took to cause an event: that decides which events are dropped first when too many wait.
 
 /// What it took to cause an event. Open events are dropped before trusted ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -13,10 +8,6 @@ pub(super) enum Class {
     /// A signature of the app's backend: members, users, and everything about private and presence channels.
     Trusted,
 }
-
-/// Everything that one address causes has the same source, or one connection where the address may be a proxy's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Source(u64);
 
 /// Events that were dropped, by class.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -30,39 +21,6 @@ impl Class {
     pub(super) fn of(subject: &str) -> Self {
         let trusted = ["private-", "presence-", "#user "];
         if trusted.iter().any(|prefix| subject.starts_with(prefix)) { Self::Trusted } else { Self::Open }
-    }
-}
-
-impl Source {
-    /// A connection.
-    pub fn connection(socket_id: SocketId) -> Self {
-        Self::hash(&socket_id)
-    }
-
-    /// All connections from a network.
-    pub fn network(network: Network) -> Self {
-        Self::hash(&network)
-    }
-
-    /// What events of this subject have in common, where nobody knows who caused them.
-    pub(super) fn subject(subject: &str) -> Self {
-        Self::hash(&subject)
-    }
-
-    /// The form in which it outlives the process.
-    pub(super) fn number(self) -> u64 {
-        self.0
-    }
-
-    /// Reads what [`Source::number`] wrote.
-    pub(super) fn from_number(number: u64) -> Self {
-        Self(number)
-    }
-
-    fn hash(value: &impl Hash) -> Self {
-        let mut hasher = DefaultHasher::new();
-        value.hash(&mut hasher);
-        Self(hasher.finish())
     }
 }
 
@@ -90,7 +48,7 @@ impl Lost {
 #[cfg(test)]
 mod tests {
     use crate::config::WebhookEvent;
-    use crate::protocol::{ChannelName, UserId};
+    use crate::protocol::{ChannelName, SocketId, UserId};
     use crate::webhooks::event::Happening;
 
     use super::*;
