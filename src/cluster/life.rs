@@ -338,8 +338,10 @@ impl Link {
     pub(super) async fn tell(&self, line: Line, leaving: &CancellationToken) -> Result<Infallible, Reason> {
         let mut ticks = interval(DUTY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // What queues of the last answer had lost; then its queues, in its order, and how many of their edges were told.
-        let (mut counted, mut told): (Vec<(String, u64)>, Vec<(String, i64)>) = Default::default();
+        // Edges that queues had lost by the last answer, and are counted.
+        let mut counted: Vec<(String, u64)> = Vec::new();
+        // Queues of the last answer, in its order, and how many of their edges were told.
+        let mut told: Vec<(String, i64)> = Vec::new();
         loop {
             ticks.tick().await;
             let _telling = self.telling.lock().await;

@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::it::wire_masked;
-use crate::support::{Backend, Client, Cluster, Message, Node, PATIENCE, Recorder, eventually, eventually_true};
+use crate::support::{Backend, Client, Cluster, Message, Node, PATIENCE, Recorder, Reply, eventually, eventually_true};
 
 /// Held by tests that keep the processors busy: one that measures must not be beside another one.
 static BUSY: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
@@ -339,6 +339,38 @@ async fn webhooks_of_an_app_do_not_wait_for_those_of_another_one() {
     let waiting = at_redis(&cluster, "return redis.call('ZCARD', keys .. 'due:open:42')");
     assert_eq!(*vacated.event(), json!({ "name": "channel_vacated", "channel": "room" }));
     assert!(waiting > FLOOD / 10, "{waiting} of the flood were left");
+}
+
+#[tokio::test]
+async fn a_full_queue_of_webhooks_drops_events_of_the_address_that_has_caused_most() {
+    const CHANNELS: u32 = 1000;
+    let mut backend = Backend::start().await;
+    backend.answer(Reply::Status(500));
+    let cluster = Cluster::with(1, |settings| {
+        settings.webhooks = Some(backend.url());
+        settings.queues = "max_pending = \"64KiB\"".to_owned();
+        settings.server = "trust_forwarded_headers = true".to_owned();
+        settings.limits = format!("channels_per_connection = {CHANNELS}\nmessages_per_second = 0");
+    })
+    .await;
+    let node = &cluster.nodes[0];
+    let from = async |address: &str| node.dial().header("X-Forwarded-For", address).connect().await;
+    // No channel of the flood takes as much as this one does.
+    let honest = "h".repeat(150);
+    let (mut innocent, mut flooder) = (from("203.0.113.10").await, from("203.0.113.9").await);
+    innocent.subscribe(&honest).await;
+    for n in 0..CHANNELS {
+        flooder.subscribe(&format!("flood-{n}")).await;
+    }
+    let all = f64::from(CHANNELS + 1);
+    eventually_true("all is told to the queue", PATIENCE, async || {
+        node.metric(r#"fanfare_webhook_events_total{app="42"}"#).await >= all
+    })
+    .await;
+    assert!(node.metric(r#"fanfare_webhook_events_dropped_total{app="42"}"#).await > 0.0);
+    backend.answer(Reply::Status(200));
+    backend.forget();
+    while backend.next_within(PATIENCE).await.channel() != honest {}
 }
 
 #[tokio::test]

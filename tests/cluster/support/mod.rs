@@ -11,7 +11,7 @@ mod traffic;
 use std::time::Duration;
 
 pub use crate::it::serving::eventually;
-pub use crate::it::{Backend, Client, Message, Redis};
+pub use crate::it::{Backend, Client, Message, Redis, Reply};
 pub use cluster::{Cluster, settled};
 pub use cut::Cut;
 pub use node::{Node, Settings};

@@ -23,6 +23,8 @@ pub struct Settings {
     pub timeout: Duration,
     /// Further lines of `[server]`.
     pub server: String,
+    /// Further lines of `[webhooks]`.
+    pub queues: String,
     /// Further lines of `[cluster]`.
     pub cluster: String,
     /// Further lines of `[[apps]]`.
@@ -44,6 +46,7 @@ impl Default for Settings {
             lease: Duration::from_secs(2),
             timeout: Duration::from_secs(3),
             server: String::new(),
+            queues: String::new(),
             cluster: String::new(),
             app: "client_events = true\noffline_delay = \"100ms\"\nwebhook_delay = \"100ms\"\n".to_owned(),
             limits: String::new(),
@@ -56,14 +59,14 @@ impl Default for Settings {
 
 impl Settings {
     fn toml(&self, name: &str, urls: &[String], directory: &str) -> String {
-        let Self { id, lease, timeout, server, cluster, app, limits, fallbacks, webhooks, apps } = self;
+        let Self { id, lease, timeout, server, queues, cluster, app, limits, fallbacks, webhooks, apps } = self;
         let webhooks = webhooks.as_ref().map(|url| format!("[[apps.webhooks]]\nurl = \"{url}\"\n")).unwrap_or_default();
         format!(
             "[server]\nlisten = \"127.0.0.1:0\"\ndrain_period = \"500ms\"\n{server}\n\
              [admin]\nlisten = \"127.0.0.1:0\"\n\
              [log]\nformat = \"json\"\n\
              [fallbacks]\n{fallbacks}\n\
-             [webhooks]\ndata_dir = \"{directory}/webhooks\"\n\
+             [webhooks]\ndata_dir = \"{directory}/webhooks\"\n{queues}\n\
              [cluster]\ndriver = \"redis\"\nid = \"{id}\"\nnode = \"{name}\"\nurls = {urls:?}\n\
              lease = \"{}ms\"\ntimeout = \"{}ms\"\n{cluster}\n\
              [[apps]]\nid = \"{APP_ID}\"\nkey = \"{KEY}\"\nsecret = \"{SECRET}\"\n{app}\n\
