@@ -236,7 +236,9 @@ impl Pile {
             Some(Unwritten { change: Change::Keep(_, event), .. }) => Some(event),
             _ => None,
         };
-        let effect = self.topics.effect(to, &event, waiting).at(self.bytes, self.max_bytes);
+        let (class, share) = (Class::of(&event.subject), self.max_bytes / self.ledgers.apps().max(1));
+        let bytes = self.ledgers.bytes_of(&to.app, class);
+        let effect = self.topics.effect(to, &event, waiting).at(bytes, share);
         let (earlier, collapsed, is_kept) = match effect {
             Effect::None => (None, 0, true),
             Effect::Replaces(earlier) => (Some(earlier), 1, true),
@@ -251,8 +253,8 @@ impl Pile {
         }
         if is_kept {
             self.topics.add(to, &event, self.next);
-            let account = (Class::of(&event.subject), event.source);
-            self.add(Change::Keep(to.clone(), event), Some(account));
+            let source = event.source;
+            self.add(Change::Keep(to.clone(), event), Some((class, source)));
         }
     }
 
@@ -471,8 +473,35 @@ mod tests {
     }
 
     #[test]
+    fn a_flood_makes_no_pair_of_another_class_or_app_collapse() {
+        let (inbox, loud, quiet) = (Inbox::new(64 * 1024, 1), address("loud"), address("quiet"));
+        let keep = |to: &Address, subject: &str, name: &str| {
+            inbox.keep(&[to], News { told: None, ..news(subject, name, 1) });
+        };
+        let pair = |to: &Address, subject: &str| {
+            keep(to, subject, "channel_occupied");
+            keep(to, subject, "channel_vacated");
+            inbox.pile.lock().losses.collapsed.remove(to).unwrap_or(0)
+        };
+        for n in 0..50 {
+            keep(&loud, &format!("room-{n}"), "channel_occupied");
+        }
+        assert_eq!(pair(&loud, "private-room"), 0);
+        assert_eq!(pair(&quiet, "room"), 0);
+        assert_eq!(pair(&quiet, "private-room"), 0);
+        assert_eq!(pair(&loud, "room"), 2);
+        // Less than a sixteenth of all, but more than that of an equal share.
+        for n in 0..8 {
+            keep(&quiet, &format!("room-{n}"), "channel_occupied");
+        }
+        assert!(inbox.pile.lock().ledgers.bytes_of("quiet", Class::Open) < 64 * 1024 / 16);
+        assert_eq!(pair(&quiet, "room-of-many"), 2);
+    }
+
+    #[test]
     fn a_pair_is_not_even_written_but_for_each_endpoint_by_itself() {
-        let (inbox, one, two) = (Inbox::new(64 * 1024, 1), address("1"), address("2"));
+        let inbox = Inbox::new(64 * 1024, 1);
+        let [one, two] = ["http://a/", "http://b/"].map(|url| Address { url: url.to_owned(), ..address("42") });
         for n in 0..20 {
             inbox.keep(&[&two], news(&format!("other-{n}"), "channel_occupied", 1));
         }

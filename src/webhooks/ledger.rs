@@ -25,7 +25,8 @@ pub(super) struct Ledgers {
 /// The events that wait of one app, or for one endpoint. Everything costs O(log n).
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
-    bytes: usize,
+    /// Of open ones, and of trusted ones.
+    bytes: [usize; 2],
     accounts: HashMap<(Class, Source), Account>,
     ids: BTreeSet<(Class, Source, u64)>,
     ranking: BTreeSet<Rank>,
@@ -67,13 +68,23 @@ impl Ledgers {
         self.apps.get(app)?.first_to_go()
     }
 
+    /// Bytes that wait of one app's class.
+    pub(super) fn bytes_of(&self, app: &str, class: Class) -> usize {
+        self.apps.get(app).map_or(0, |ledger| ledger.bytes_of(class))
+    }
+
+    /// Apps of which something waits.
+    pub(super) fn apps(&self) -> usize {
+        self.apps.len()
+    }
+
     fn change(&mut self, app: &str, change: impl FnOnce(&mut Ledger)) {
         let known = self.apps.get_key_value(app).map(|(app, _)| Arc::clone(app));
         let app = known.unwrap_or_else(|| app.into());
         let ledger = self.apps.entry(Arc::clone(&app)).or_default();
-        let before = ledger.bytes;
+        let before = ledger.bytes();
         change(ledger);
-        let after = ledger.bytes;
+        let after = ledger.bytes();
         self.ranking.remove(&(before, Arc::clone(&app)));
         match after {
             0 => drop(self.apps.remove(&app)),
@@ -86,7 +97,7 @@ impl Ledger {
     /// Something waits.
     pub(super) fn add(&mut self, entry: &Entry) {
         let Entry { id, class, source, bytes } = *entry;
-        self.bytes += bytes;
+        self.bytes[class as usize] += bytes;
         self.ids.insert((class, source, id));
         let before = self.accounts.get(&(class, source)).copied();
         let after = before.map_or(Account { bytes, oldest: id }, |before| Account {
@@ -103,7 +114,7 @@ impl Ledger {
         if !self.ids.remove(&(class, source, id)) {
             return;
         }
-        self.bytes -= bytes;
+        self.bytes[class as usize] -= bytes;
         let oldest = self.ids.range((class, source, 0)..=(class, source, u64::MAX)).next();
         let after = oldest.map(|(.., oldest)| Account { bytes: before.bytes - bytes, oldest: *oldest });
         self.replace((class, source), Some(before), after);
@@ -112,6 +123,15 @@ impl Ledger {
     /// The number of what is dropped first.
     pub(super) fn first_to_go(&self) -> Option<u64> {
         self.ranking.first().map(|(_, _, oldest, _)| *oldest)
+    }
+
+    /// Bytes that wait of a class.
+    pub(super) fn bytes_of(&self, class: Class) -> usize {
+        self.bytes[class as usize]
+    }
+
+    fn bytes(&self) -> usize {
+        self.bytes.iter().sum()
     }
 
     fn replace(&mut self, key: (Class, Source), before: Option<Account>, after: Option<Account>) {
@@ -150,6 +170,7 @@ mod tests {
             entry(7, Class::Open, 1),
         ];
         entries.iter().for_each(|entry| ledger.add(entry));
+        assert_eq!([Class::Open, Class::Trusted].map(|class| ledger.bytes_of(class)), [40, 30]);
         let mut order = Vec::new();
         while let Some(id) = ledger.first_to_go() {
             order.push(id);
@@ -157,7 +178,7 @@ mod tests {
         }
         assert_eq!(order, [5, 6, 4, 7, 2, 1, 3]);
         assert!(ledger.accounts.is_empty() && ledger.ids.is_empty() && ledger.ranking.is_empty());
-        assert_eq!(ledger.bytes, 0);
+        assert_eq!(ledger.bytes, [0; 2]);
     }
 
     #[test]
@@ -174,6 +195,8 @@ mod tests {
             ("loud", entry(7, Class::Open, 6)),
         ];
         entries.iter().for_each(|(app, entry)| ledgers.add(app, entry));
+        assert_eq!((ledgers.apps(), ledgers.bytes_of("quiet", Class::Trusted)), (2, 10));
+        assert_eq!((ledgers.bytes_of("loud", Class::Trusted), ledgers.bytes_of("none", Class::Open)), (40, 0));
         let mut order = Vec::new();
         while let Some(id) = ledgers.first_to_go() {
             order.push(id);

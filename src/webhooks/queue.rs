@@ -167,7 +167,8 @@ impl Queue {
         let mut pushed = Pushed::default();
         let mut place = None;
         let effect = self.topics.effect(&(), &event, |id| self.line.get(id));
-        match effect.at(self.bytes, self.rules.max_bytes) {
+        let waiting = self.ledger.bytes_of(Class::of(&event.subject));
+        match effect.at(waiting, self.rules.max_bytes) {
             Effect::None => {}
             Effect::Replaces(earlier) => {
                 // It takes over the turn: what is replaced again and again would never be sent.

@@ -1,6 +1,7 @@
 //! Which waiting event a later one makes pointless: what began and has ended before the backend heard of it need not be
 //! told at all, and of two counts of a channel the newer one is enough. As long as there is much room, backends are told all
-//! the same: some count who comes and goes.
+//! the same: some count who comes and goes. The room is that of the event's class, and an equal share
+//! of it where apps share one: a flood of open events hides nothing trusted, and one app's flood nothing of another app.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, RandomState};
@@ -18,7 +19,7 @@ pub(super) struct Topics {
     client_events: HashMap<u64, u64>,
 }
 
-/// Events collapse when this part of the room for them is taken.
+/// Events of a class collapse when they take this part of the room.
 const CROWDED: usize = 16;
 
 /// What an event does to one that waits.
@@ -36,7 +37,7 @@ pub(super) enum Effect {
 }
 
 impl Effect {
-    /// What it is where so many of at most `max_bytes` wait.
+    /// What it is where so many bytes of its class wait, of at most `max_bytes`.
     pub(super) fn at(self, bytes: usize, max_bytes: usize) -> Self {
         match self {
             Self::Replaces(_) | Self::Cancels(_) if bytes <= max_bytes / CROWDED => Self::None,

@@ -354,6 +354,19 @@ fn what_ends_before_it_was_sent_is_not_sent() {
 }
 
 #[test]
+fn a_flood_of_one_class_makes_no_pair_of_the_other_collapse() {
+    for (flood, quiet) in [("room", "private-a"), ("private-a", "room")] {
+        let (mut queue, now) = (queue(crowded_soon), Instant::now());
+        for id in 1..=10 {
+            queue.push(named(id, &format!("{flood}-{id}"), "channel_occupied"), now);
+        }
+        queue.push(named(11, quiet, "channel_occupied"), now);
+        assert!(queue.push(named(12, quiet, "channel_vacated"), now).collapsed.is_empty(), "{flood}");
+        assert_eq!(queue.push(named(13, &format!("{flood}-1"), "channel_vacated"), now).collapsed, [1, 13]);
+    }
+}
+
+#[test]
 fn a_newer_count_takes_the_turn_of_an_older_one() {
     let (mut queue, now) = (queue(crowded_soon), Instant::now());
     queue.push(named(1, "a", "subscription_count"), now);
