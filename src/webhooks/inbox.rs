@@ -200,12 +200,11 @@ impl Inbox {
         Some(Work { changes, losses: std::mem::take(&mut pile.losses) })
     }
 
-    /// Adds a change.
+    /// Adds a change. A new event comes with [`Inbox::keep`].
     pub(super) fn push(&self, change: Change) {
         let mut pile = self.pile.lock();
         pile.unit = pile.next;
         match change {
-            Change::Keep(to, event) => pile.keep(&to, event),
             // Of a process before, or of an app that is gone.
             Change::Tell(fact, is_true) => pile.tell(fact, is_true, Class::Trusted, Source::subject("")),
             change => pile.add(change, None),
