@@ -327,4 +327,19 @@ mod tests {
         misses.expire(start + MISS_PAUSE * 2);
         assert!(misses.reported.is_empty() && misses.order.is_empty());
     }
+
+    #[test]
+    fn a_miss_that_finds_no_room_is_news_each_time_and_costs_no_memory() {
+        let (mut misses, start) = (Misses::default(), Instant::now());
+        let channel = |n: usize| ChannelName::parse(&format!("cache-{n}"), 200).unwrap();
+        assert!((0..MAX_MISSES).all(|n| misses.is_news(&channel(n), start)));
+        for _ in 0..2 {
+            assert!(misses.is_news(&channel(MAX_MISSES), start));
+        }
+        assert!(!misses.is_news(&channel(0), start));
+        assert_eq!((misses.reported.len(), misses.order.len()), (MAX_MISSES, MAX_MISSES));
+        // Those make room when their pause is over.
+        assert!(misses.is_news(&channel(MAX_MISSES), start + MISS_PAUSE));
+        assert!(!misses.is_news(&channel(MAX_MISSES), start + MISS_PAUSE));
+    }
 }
