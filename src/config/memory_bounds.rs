@@ -73,7 +73,9 @@ impl Config {
         if endpoints > 0 {
             // Without a disk, what was given up is in memory as well.
             let (dead, also) = if webhooks.data_dir.is_none() { (webhooks.max_dead, ", max_dead") } else { (0, "") };
-            let each = (webhooks.max_pending as u64).saturating_add(dead as u64);
+            // An eighth more for what is remembered of attempts.
+            let pending = webhooks.max_pending as u64;
+            let each = pending.saturating_add(pending / 8).saturating_add(dead as u64);
             let bytes = each.saturating_mul(endpoints as u64).saturating_add(webhooks.max_unwritten as u64);
             let what = format!("for webhooks (webhooks.max_pending{also} of every endpoint, max_unwritten)");
             budgets.push((bytes, what));
@@ -243,10 +245,10 @@ mod tests {
         config.apps[0].webhooks = vec![WebhookConfig::new("http://a/"), WebhookConfig::new("http://b/")];
         let text = warning(&config, GIB).unwrap();
         assert!(
-            text.contains("192 MiB for webhooks (webhooks.max_pending of every endpoint, max_unwritten)"),
+            text.contains("208 MiB for webhooks (webhooks.max_pending of every endpoint, max_unwritten)"),
             "{text}"
         );
         config.webhooks.data_dir = None;
-        assert!(warning(&config, GIB).unwrap().contains("320 MiB for webhooks (webhooks.max_pending, max_dead of"));
+        assert!(warning(&config, GIB).unwrap().contains("336 MiB for webhooks (webhooks.max_pending, max_dead of"));
     }
 }

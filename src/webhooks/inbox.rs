@@ -318,6 +318,13 @@ impl Pile {
     }
 }
 
+impl Work {
+    /// Events among the changes.
+    pub(super) fn events(&self) -> usize {
+        self.changes.iter().filter(|change| matches!(change, Change::Keep(..))).count()
+    }
+}
+
 impl Losses {
     fn is_empty(&self) -> bool {
         self.dropped.is_empty() && self.collapsed.is_empty() && self.facts.is_empty()

@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 use crate::source::Source;
 
 use super::attempt::Attempt;
+use super::class::Class;
 use super::queue::{Delivery, Event};
 
 /// The endpoint that something is for: by its URL, which is what stays the same when a configuration changes.
@@ -95,6 +96,11 @@ impl DeadLetter {
             attempts: delivery.attempts.clone(),
             events: delivery.events.iter().map(event).collect(),
         }
+    }
+
+    /// It is trusted if any of its events is.
+    pub(super) fn class(&self) -> Class {
+        self.events.iter().map(|event| Class::of(&event.subject)).max().unwrap_or(Class::Open)
     }
 
     /// The events, for another try.

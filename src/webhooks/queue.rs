@@ -24,6 +24,9 @@ const OVERHEAD: usize = 200;
 /// Attempts that are remembered of one delivery: the first ones tell the cause, the last ones the state.
 const REMEMBERED: usize = 20;
 
+/// The part of the room for events that may be taken by what is remembered of attempts, besides.
+const MEMORIES: usize = 8;
+
 /// Failures in a row after which a success means that the endpoint is back, and not only that one event was better than
 /// another.
 const OUTAGE: u32 = 3;
@@ -132,7 +135,10 @@ pub(super) struct Queue {
     due: BTreeSet<(Instant, u64)>,
     /// The same, by their number.
     resting: BTreeMap<u64, (Instant, Entry)>,
+    /// Of events.
     bytes: usize,
+    /// Of what is remembered of attempts.
+    remembered: usize,
     failures_in_a_row: u32,
     /// How often the endpoint has come back.
     outages: u64,
@@ -154,6 +160,7 @@ impl Queue {
             due: BTreeSet::new(),
             resting: BTreeMap::new(),
             bytes: 0,
+            remembered: 0,
             failures_in_a_row: 0,
             outages: 0,
             began_last: false,
@@ -252,14 +259,8 @@ impl Queue {
             (delivery.outage, delivery.failures) = (self.outages, 0);
         }
         delivery.failures += 1;
-        // Above the bound, what is remembered of attempts grows no more.
-        let is_full = self.bytes > self.rules.max_bytes && !delivery.attempts.is_empty();
-        if delivery.attempts.len() == REMEMBERED || is_full {
-            let middle = (REMEMBERED / 2).min(delivery.attempts.len() - 1);
-            self.bytes -= attempt_size(&delivery.attempts.remove(middle));
-        }
-        self.bytes += attempt_size(&attempt);
-        delivery.attempts.push(attempt);
+        let is_over = now >= delivery.give_up;
+        let pause = backoff(delivery.failures, jitter).min(delivery.give_up.saturating_duration_since(now));
         if success {
             if std::mem::take(&mut self.failures_in_a_row) >= OUTAGE {
                 self.hurry(now);
@@ -267,10 +268,12 @@ impl Queue {
             return self.close(id).map(|_| Verdict::Delivered);
         }
         self.failures_in_a_row = self.failures_in_a_row.saturating_add(1);
-        if now >= delivery.give_up {
-            return self.close(id).map(Verdict::Dead);
+        if is_over {
+            let mut delivery = self.close(id)?;
+            delivery.remember(attempt, usize::MAX);
+            return Some(Verdict::Dead(delivery));
         }
-        let pause = backoff(delivery.failures, jitter).min(delivery.give_up - now);
+        self.remember(id, attempt);
         self.rest(id, now + pause);
         Some(Verdict::Again(pause))
     }
@@ -288,7 +291,7 @@ impl Queue {
         left
     }
 
-    /// Bytes they take, and what is remembered of their attempts.
+    /// Bytes they take.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -324,6 +327,13 @@ impl Queue {
                 self.due.insert((now, id));
             }
         }
+    }
+
+    fn remember(&mut self, id: u64, attempt: Attempt) {
+        let Some(delivery) = self.deliveries.get_mut(&id) else { return };
+        let others = self.remembered - delivery.remembered();
+        delivery.remember(attempt, (self.rules.max_bytes / MEMORIES).saturating_sub(others));
+        self.remembered = others + delivery.remembered();
     }
 
     /// A delivery waits for its next attempt.
@@ -380,7 +390,7 @@ impl Queue {
 
     fn close(&mut self, id: u64) -> Option<Delivery> {
         let delivery = self.deliveries.remove(&id)?;
-        self.bytes -= delivery.attempts.iter().map(attempt_size).sum::<usize>();
+        self.remembered -= delivery.remembered();
         self.delivering -= delivery.events.len();
         for event in &delivery.events {
             self.bytes -= size(event);
@@ -419,6 +429,24 @@ impl Queue {
 }
 
 impl Delivery {
+    /// Adds an attempt to those that are remembered, together at most so many bytes. If there is no room for it, one in the
+    /// middle is forgotten, and if that is not enough, this one is not remembered.
+    fn remember(&mut self, attempt: Attempt, room: usize) {
+        let size = attempt_size(&attempt);
+        let is_full = self.attempts.len() == REMEMBERED || self.remembered() + size > room;
+        if is_full && !self.attempts.is_empty() {
+            let middle = (REMEMBERED / 2).min(self.attempts.len() - 1);
+            self.attempts.remove(middle);
+        }
+        if self.remembered() + size <= room {
+            self.attempts.push(attempt);
+        }
+    }
+
+    fn remembered(&self) -> usize {
+        self.attempts.iter().map(attempt_size).sum()
+    }
+
     /// How it counts in the ledger: it is trusted if any of its events is, and whose doing most of it is.
     fn entry(&self, id: u64) -> Entry {
         let class = self.events.iter().map(|event| Class::of(&event.subject)).max().unwrap_or(Class::Open);
@@ -426,7 +454,7 @@ impl Delivery {
         self.events.iter().for_each(|event| *sources.entry(event.source).or_default() += size(event));
         let most = sources.into_iter().max_by_key(|(source, bytes)| (*bytes, *source));
         let source = most.map_or(Source::subject(""), |(source, _)| source);
-        let bytes = self.events.iter().map(size).sum::<usize>() + self.attempts.iter().map(attempt_size).sum::<usize>();
+        let bytes = self.events.iter().map(size).sum();
         Entry { id, class, source, bytes }
     }
 }

@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tracing::warn;
 
+use super::class::Class;
 use super::disk::{Disk, StoreError};
 use super::letter::{Address, DeadLetter, KeptBatch, KeptEvent};
 use super::queue::Event;
@@ -86,7 +87,8 @@ pub(super) struct Graveyard {
 
 #[derive(Default)]
 struct Plot {
-    letters: BTreeMap<u64, usize>,
+    /// The first one goes first: open ones before trusted ones, and the older before the newer.
+    letters: BTreeMap<(Class, u64), usize>,
     bytes: usize,
 }
 
@@ -102,8 +104,9 @@ impl Graveyard {
             for entry in transaction.open_table(DEAD)?.iter()? {
                 let (id, bytes) = entry?;
                 if let Some(letter) = decode::<DeadLetter>("dead letter", bytes.value()) {
+                    let place = (letter.class(), id.value());
                     let plot = self.plots.entry(letter.to).or_default();
-                    plot.letters.insert(id.value(), bytes.value().len());
+                    plot.letters.insert(place, bytes.value().len());
                     plot.bytes += bytes.value().len();
                 }
             }
@@ -112,26 +115,26 @@ impl Graveyard {
     }
 
     /// Adds a letter, and returns those for which there is no more room.
-    pub(super) fn bury(&mut self, to: &Address, id: u64, bytes: usize) -> Vec<u64> {
+    pub(super) fn bury(&mut self, letter: &DeadLetter, id: u64, bytes: usize) -> Vec<u64> {
         if bytes > self.max {
             return vec![id];
         }
-        let plot = self.plots.entry(to.clone()).or_default();
+        let plot = self.plots.entry(letter.to.clone()).or_default();
         // It may be there already: an error does not always mean that nothing was written.
-        plot.bytes -= plot.letters.insert(id, bytes).unwrap_or(0);
+        plot.bytes -= plot.letters.insert((letter.class(), id), bytes).unwrap_or(0);
         plot.bytes += bytes;
         let mut gone = Vec::new();
         while plot.bytes > self.max {
-            let Some((id, bytes)) = plot.letters.pop_first() else { break };
+            let Some(((_, id), bytes)) = plot.letters.pop_first() else { break };
             plot.bytes -= bytes;
             gone.push(id);
         }
         gone
     }
 
-    pub(super) fn exhume(&mut self, to: &Address, id: u64) {
-        if let Some(plot) = self.plots.get_mut(to) {
-            plot.bytes -= plot.letters.remove(&id).unwrap_or(0);
+    pub(super) fn exhume(&mut self, letter: &DeadLetter, id: u64) {
+        if let Some(plot) = self.plots.get_mut(&letter.to) {
+            plot.bytes -= plot.letters.remove(&(letter.class(), id)).unwrap_or(0);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The thread that writes: takes what has come up, commits all of it at once, and says what came of it.
 
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -60,33 +61,46 @@ impl Writer {
     /// Works until the inbox is closed and empty.
     pub(super) fn run(&mut self) {
         self.survey();
-        while let Some(Work { changes, losses }) = self.inbox.take() {
-            for (to, lost) in losses.dropped {
-                self.readers.dropped(&to, lost, "webhooks.max_unwritten");
-            }
-            for (to, events) in losses.collapsed {
-                self.readers.collapsed(&to, events);
-            }
-            for (app, facts) in losses.facts {
-                self.readers.facts_dropped(&app, facts);
-            }
-            let effects = self.write(&changes).or_else(|error| {
+        while let Some(work) = self.inbox.take() {
+            let (changes, events) = (work.changes.len(), work.events());
+            // Without a writer, nobody would ever be told anything again, and whoever waits for it would wait for ever.
+            if catch_unwind(AssertUnwindSafe(|| self.work(work))).is_err() {
+                error!(changes, events, "panicked over a transaction of webhooks: what was not told of it yet is lost");
                 self.readers.store_failed();
-                self.recover(&error)?;
-                self.write(&changes)
-            });
-            if effects.is_err() {
+                if let Err(error) = self.disk.reopen() {
+                    error!(%error, "the store of webhooks cannot be opened again");
+                }
                 self.survey();
             }
-            let effects = effects.unwrap_or_else(|error| {
-                if self.may_complain() {
-                    error!(%error, changes = changes.len(), "webhooks are in memory only: they cannot be written to disk");
-                    self.last_failure = Some(Instant::now());
-                }
-                Effects::default()
-            });
-            self.announce(changes, effects);
         }
+    }
+
+    fn work(&mut self, Work { changes, losses }: Work) {
+        for (to, lost) in losses.dropped {
+            self.readers.dropped(&to, lost, "webhooks.max_unwritten");
+        }
+        for (to, events) in losses.collapsed {
+            self.readers.collapsed(&to, events);
+        }
+        for (app, facts) in losses.facts {
+            self.readers.facts_dropped(&app, facts);
+        }
+        let effects = self.write(&changes).or_else(|error| {
+            self.readers.store_failed();
+            self.recover(&error)?;
+            self.write(&changes)
+        });
+        if effects.is_err() {
+            self.survey();
+        }
+        let effects = effects.unwrap_or_else(|error| {
+            if self.may_complain() {
+                error!(%error, changes = changes.len(), "webhooks are in memory only: they cannot be written to disk");
+                self.last_failure = Some(Instant::now());
+            }
+            Effects::default()
+        });
+        self.announce(changes, effects);
     }
 
     /// Opens the file anew, if that was not in vain a moment ago.
@@ -175,7 +189,7 @@ fn apply(
             tables.forget(&ids)?;
             let text = encode(letter);
             tables.dead.insert(ids[0], &*text)?;
-            for id in graveyard.bury(&letter.to, ids[0], text.len()) {
+            for id in graveyard.bury(letter, ids[0], text.len()) {
                 if let Some(letter) = tables.take_letter(id)? {
                     let mut lost = Lost::default();
                     letter.events.iter().for_each(|event| lost.add(&event.subject));
@@ -187,7 +201,7 @@ fn apply(
             let Some(letter) = tables.take_letter(*id)? else { return Ok(()) };
             // A new webhook about an old event: some libraries refuse one whose time is long past.
             let (to, time_ms) = (letter.to.clone(), unix_ms());
-            graveyard.exhume(&to, *id);
+            graveyard.exhume(&letter, *id);
             let events = letter.into_events(time_ms);
             for event in &events {
                 tables.events.insert(event.id, &*encode(&KeptEvent::new(&to, event)))?;

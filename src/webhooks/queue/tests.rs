@@ -183,7 +183,7 @@ fn at_the_bound_the_oldest_that_waits_is_dropped() {
 #[test]
 fn at_the_bound_what_waits_for_another_attempt_is_older_than_what_comes_now() {
     let two = |rules: &mut Rules| {
-        room_for(5)(rules);
+        room_for(4)(rules);
         rules.batch_size = 2;
     };
     let (mut queue, now) = (queue(two), Instant::now());
@@ -192,7 +192,6 @@ fn at_the_bound_what_waits_for_another_attempt_is_older_than_what_comes_now() {
     }
     assert_eq!(sent(&mut queue, now), [vec![1, 2], vec![3]]);
     fail(&mut queue, 1, now);
-    // Its attempt takes some room, too.
     assert_eq!(queue.push(event(5, "d"), now).dropped, [[event(1, "a"), event(2, "b")]]);
     fail(&mut queue, 3, now);
     // Nothing holds number 4 back any more, and nobody tries the dropped ones again.
@@ -205,7 +204,7 @@ fn at_the_bound_what_waits_for_another_attempt_is_older_than_what_comes_now() {
 }
 
 #[test]
-fn what_is_remembered_of_attempts_counts() {
+fn what_is_remembered_of_attempts_takes_no_room_of_events() {
     let (mut queue, now) = (queue(|rules| rules.retry_period = 24 * 60 * 60 * SECOND), Instant::now());
     queue.push(event(1, "a"), now);
     let mut at = now;
@@ -215,13 +214,13 @@ fn what_is_remembered_of_attempts_counts() {
         queue.finish(1, attempt, at, 0.5);
         let delivery = queue.delivery(1).unwrap();
         let remembered = delivery.attempts.iter().map(attempt_size).sum::<usize>();
-        assert_eq!(queue.bytes(), size(&event(1, "a")) + remembered);
+        assert_eq!((queue.bytes(), queue.remembered), (size(&event(1, "a")), remembered));
         assert!(delivery.attempts.len() <= REMEMBERED);
         at += 60 * SECOND;
     }
     assert_eq!(sent(&mut queue, at), [[1]]);
     succeed(&mut queue, 1, at);
-    assert_eq!(queue.bytes(), 0);
+    assert_eq!((queue.bytes(), queue.remembered), (0, 0));
 }
 
 #[test]
@@ -534,21 +533,38 @@ fn whatever_happens_order_and_accounts_are_right_and_the_backend_ends_up_with_wh
 }
 
 #[test]
-fn what_is_remembered_of_attempts_is_forgotten_before_an_event_goes() {
+fn what_is_remembered_of_attempts_has_a_bound_of_its_own_and_no_event_goes_for_it() {
     let day = 24 * 60 * 60 * SECOND;
-    let (mut queue, now) = (queue(|rules| (rules.max_bytes, rules.retry_period) = (8 * 1024, day)), Instant::now());
-    queue.push(event(1, "a"), now);
-    queue.push(event(2, "b"), now);
-    for round in 0..20 {
-        let at = now + 120 * SECOND * round;
-        assert_eq!(sent(&mut queue, at).len(), 2);
-        for id in [1, 2] {
-            let attempt = Attempt { answer: "x".repeat(1024), ..Attempt::answered(500) };
-            queue.finish(id, attempt, at, 0.5);
-            assert!(queue.bytes() <= 8 * 1024 + 2 * 2048, "{} bytes", queue.bytes());
-        }
+    let (room, most) = (8 * size(&event(1, "a")), size(&event(1, "a")));
+    let (mut queue, now) = (queue(|rules| (rules.max_bytes, rules.retry_period) = (room, day)), Instant::now());
+    for (id, subject) in [(1, "a"), (2, "b"), (3, "c")] {
+        queue.push(event(id, subject), now);
     }
-    assert_eq!(queue.len(), 2);
+    let mut at = now;
+    for round in 0..20 {
+        assert_eq!(sent(&mut queue, at).len(), 3);
+        for id in 1..=3 {
+            queue.finish(id, Attempt { answer: "x".repeat(round), ..Attempt::answered(500) }, at, 0.5);
+            assert!(queue.remembered <= most, "{} of {most}", queue.remembered);
+        }
+        at += 120 * SECOND;
+    }
+    let remembered: usize = [1, 2, 3].map(|id| queue.delivery(id).unwrap().remembered()).iter().sum();
+    assert!(remembered == queue.remembered && remembered > 0);
+    // There is as much room for events as ever.
+    for (id, subject) in [(4, "d"), (5, "e"), (6, "f"), (7, "g"), (8, "h")] {
+        assert!(queue.push(event(id, subject), at).dropped.is_empty());
+    }
+    assert_eq!(queue.push(event(9, "i"), at).dropped.len(), 1);
+    // Nor does what is remembered decide who loses: of the same source, the oldest.
+    assert!(queue.delivery(1).is_none());
+    // What is given up remembers why.
+    sent(&mut queue, at);
+    for id in [2, 3] {
+        let late = at + day;
+        let Some(Verdict::Dead(dead)) = queue.finish(id, Attempt::answered(503), late, 0.5) else { panic!("{id}") };
+        assert_eq!(dead.attempts.last().map(|attempt| attempt.status), Some(Some(503)));
+    }
 }
 
 #[test]

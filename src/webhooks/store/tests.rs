@@ -21,10 +21,13 @@ struct Told {
     dropped: Mutex<u64>,
     collapsed: Mutex<u64>,
     failures: Mutex<usize>,
+    /// What it knows about an event makes it panic.
+    panics: Mutex<bool>,
 }
 
 impl Readers for Told {
     fn kept(&self, _: &Address, event: Event) -> Vec<Vec<u64>> {
+        assert!(!std::mem::take(&mut *self.panics.lock()), "the test wants that");
         self.kept.lock().push(event.id);
         Vec::new()
     }
@@ -285,4 +288,52 @@ fn only_its_owner_may_read_what_is_kept() {
     assert_eq!((mode(&directory), mode(&directory.join(FILE))), (0o700, 0o600));
     drop(store);
     std::fs::remove_dir_all(directory.parent().unwrap()).unwrap();
+}
+
+#[test]
+fn a_panic_of_the_writer_costs_what_it_was_writing_and_nobody_waits_for_ever() {
+    let ram = Ram::default();
+    let (store, _, told) = start(&ram, 0);
+    *told.panics.lock() = true;
+    keep(&store, "a");
+    let (done, written) = oneshot::channel();
+    store.change(Change::Sync(done));
+    // Perhaps of the same transaction, perhaps of the next one.
+    let _ = written.blocking_recv();
+    keep(&store, "b");
+    sync(&store);
+    assert_eq!((told.kept.lock().len(), *told.failures.lock()), (1, 1));
+    // It was written.
+    store.close();
+    assert_eq!(Store::on(ram.disk(), MAX_UNWRITTEN).unwrap().1.events.len(), 2);
+}
+
+#[test]
+fn open_dead_letters_go_before_trusted_ones() {
+    let ram = Ram::default();
+    let about = |id: u64, subject: &str| {
+        let mut letter = letter(&[id], "");
+        letter.events[0].subject = subject.into();
+        letter
+    };
+    let size = encode(&about(1, "private-a")).len();
+    let (store, _, told) = start(&ram, 3 * size);
+    for (id, subject) in [(1, "private-a"), (2, "room-bcde"), (3, "room-fghi"), (4, "private-b")] {
+        store.change(Change::Bury(about(id, subject)));
+    }
+    sync(&store);
+    assert_eq!(dead(&store), [4, 3, 1]);
+    // Also after a start, and a newer one if it is the only open one.
+    store.close();
+    let (store, _, _) = start(&ram, 3 * size);
+    for (id, subject) in [(5, "private-c"), (6, "room-jklm")] {
+        store.change(Change::Bury(about(id, subject)));
+    }
+    sync(&store);
+    assert_eq!(dead(&store), [5, 4, 1]);
+    assert_eq!(*told.dropped.lock(), 1);
+    // Of trusted ones alone, the oldest.
+    store.change(Change::Bury(about(7, "private-d")));
+    sync(&store);
+    assert_eq!(dead(&store), [7, 5, 4]);
 }
