@@ -327,6 +327,7 @@ fn only_events_are_kept_for_nodes_that_listen_again_and_what_is_gone_is_missed()
     assert!(!missing && since.is_empty() && counted[1] > start[1]);
     assert!(!node.has_key("l:"));
     node.publish("room", "one");
+    let (first, ..) = node.listen("room", 2, &start);
     node.subscribed(COUNTING, "room", 3);
     node.publish("room", "two");
     node.subscribed(COUNTING, "room", 4);
@@ -334,8 +335,6 @@ fn only_events_are_kept_for_nodes_that_listen_again_and_what_is_gone_is_missed()
     assert_eq!((missing, since), (false, vec!["one".to_owned(), "two".to_owned()]));
     assert_eq!(node.listen("room", 4, &end), (end.clone(), false, vec![]));
     // Somebody who has the first one misses nothing when that is gone.
-    let [id, _, ms] = &end;
-    let first = [id.clone(), "3".to_owned(), ms.clone()];
     assert_eq!(node.listen("room", 4, &first).2, ["two"]);
     let script = "return redis.call('XTRIM', KEYS[1] .. redis.call('HGET', KEYS[1] .. 'meta', 'gen') .. ':l:c:9:room', \
         'MAXLEN', ARGV[1])";
