@@ -36,6 +36,10 @@ impl AsyncRead for Rewound {
         let length = buf.remaining().min(self.early.len());
         buf.put_slice(&self.early[..length]);
         self.early.advance(length);
+        if self.early.is_empty() {
+            // Its buffer is not kept for as long as the connection is open.
+            self.early = Bytes::new();
+        }
         Poll::Ready(Ok(()))
     }
 }

@@ -6,6 +6,7 @@ use std::error::Error;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -181,6 +182,7 @@ async fn begin(
                 let served =
                     serve(Rewound::new(socket, early), times, public.http2_streams, &connection, &shutdown, answer);
                 select! {
+                    biased;
                     () = served => {}
                     () = hang_up.cancelled() => {}
                     () = connection.evicted() => debug!(peer = %address, "idle connection closed to make room"),
@@ -296,7 +298,8 @@ async fn serve<F, B>(
     let requests = Arc::new(Requests::new());
     let service = service_fn(|request| {
         let running = Running::begin(&requests, connection);
-        let response = answer(request);
+        // Boxed: hyper keeps the room for it as long as the connection is open.
+        let response = Box::pin(answer(request));
         async move { Ok::<_, Infallible>(response.await.map(|body| Guarded::new(body, running))) }
     });
     let mut http = pin!(builder.serve_connection_with_upgrades(TokioIo::new(socket), service));
@@ -306,6 +309,7 @@ async fn serve<F, B>(
     let (mut stopping, mut leaving) = (false, false);
     loop {
         select! {
+            biased;
             result = &mut http => {
                 if let Err(error) = result {
                     debug!(%error, "HTTP connection failed");
@@ -344,8 +348,8 @@ struct State {
     running: usize,
     any: bool,
     idle_since: Instant,
-    /// When the next part of each answer was last asked for, by its number.
-    answers: HashMap<u64, Instant>,
+    /// The answers that are being sent, by their number.
+    answers: HashMap<u64, Arc<LastAsked>>,
     next: u64,
 }
 
@@ -368,7 +372,28 @@ impl Requests {
 
     /// Since when nothing of an answer is taken, of the one of which that is longest.
     fn stalled_since(&self) -> Option<Instant> {
-        self.0.lock().answers.values().min().copied()
+        self.0.lock().answers.values().map(|asked| asked.get()).min()
+    }
+}
+
+/// When the next part of an answer was last asked for. That is often, where an answer is an endless stream.
+#[derive(Debug)]
+struct LastAsked {
+    begin: Instant,
+    milliseconds: AtomicU64,
+}
+
+impl LastAsked {
+    fn now() -> Self {
+        Self { begin: Instant::now(), milliseconds: AtomicU64::new(0) }
+    }
+
+    fn set_now(&self) {
+        self.milliseconds.store(self.begin.elapsed().as_millis() as u64, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> Instant {
+        self.begin + Duration::from_millis(self.milliseconds.load(Ordering::Relaxed))
     }
 }
 
@@ -403,6 +428,7 @@ impl Drop for Running {
 struct Guarded<B> {
     body: Pin<Box<B>>,
     number: u64,
+    asked: Arc<LastAsked>,
     running: Running,
 }
 
@@ -410,10 +436,10 @@ impl<B> Guarded<B> {
     fn new(body: B, running: Running) -> Self {
         let mut state = running.requests.0.lock();
         state.next += 1;
-        let number = state.next;
-        state.answers.insert(number, Instant::now());
+        let (number, asked) = (state.next, Arc::new(LastAsked::now()));
+        state.answers.insert(number, Arc::clone(&asked));
         drop(state);
-        Self { body: Box::pin(body), number, running }
+        Self { body: Box::pin(body), number, asked, running }
     }
 }
 
@@ -431,7 +457,7 @@ impl<B: hyper::body::Body> hyper::body::Body for Guarded<B> {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<hyper::body::Frame<B::Data>, B::Error>>> {
-        self.running.requests.0.lock().answers.insert(self.number, Instant::now());
+        self.asked.set_now();
         self.body.as_mut().poll_frame(cx)
     }
 

@@ -167,7 +167,8 @@ impl Router {
             (["pusher", endpoint @ ("auth" | "user-auth")], _) if !shared.auth.authorizers.is_empty() => {
                 let endpoint = if *endpoint == "auth" { Endpoint::Channels } else { Endpoint::Users };
                 let peer = shared.sender(peer, &request).address;
-                auth_endpoint::handle(&shared.auth, &peer, request, endpoint).await
+                // Boxed: it needs far more than any other request does.
+                Box::pin(auth_endpoint::handle(&shared.auth, &peer, request, endpoint)).await
             }
             (_, Some(path)) if shared.fallbacks.own_path(path).is_some() => {
                 let Peer { address, secure, place } = shared.sender(peer, &request);
