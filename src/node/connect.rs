@@ -70,7 +70,7 @@ impl Node {
         if !SUPPORTED_VERSIONS.contains(&version) {
             return Err(refuse(CloseReason::UnsupportedVersion));
         }
-        let tenant = tenant.ok_or_else(|| refuse(CloseReason::UnknownApp(handshake.key.to_owned())))?;
+        let tenant = tenant.ok_or_else(|| refuse(CloseReason::unknown_app(handshake.key)))?;
         let config = tenant.app.config();
         if !config.enabled {
             return Err(refuse(CloseReason::AppDisabled));

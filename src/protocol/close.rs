@@ -1,5 +1,8 @@
 //! Why a connection ends (§1.5).
 
+/// Bytes of an unknown app key in a close reason.
+const MAX_KEY: usize = 40;
+
 /// Why the server ends a connection. The code decides what pusher-js does next: below 1016 and 41xx it comes back after
 /// a second, 42xx at once, 40xx only when the application asks for it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -16,8 +19,8 @@ pub enum CloseReason {
     /// The app requires TLS, the connection is plain.
     #[error("Application only accepts SSL connections, reconnect using wss://")]
     TlsRequired,
-    /// No app has this key.
-    #[error("App key {} not in this cluster. Did you forget to specify the cluster?", shortened(.0, 40))]
+    /// No app has this key; see [`CloseReason::unknown_app`].
+    #[error("App key {0} not in this cluster. Did you forget to specify the cluster?")]
     UnknownApp(String),
     /// The app is switched off.
     #[error("Application disabled")]
@@ -70,6 +73,11 @@ pub enum CloseReason {
 }
 
 impl CloseReason {
+    /// No app has this key, of which only as much is kept as a close frame has room for: 123 bytes with everything else.
+    pub fn unknown_app(key: &str) -> Self {
+        Self::UnknownApp(key[..key.floor_char_boundary(MAX_KEY)].to_owned())
+    }
+
     /// The close code.
     pub const fn code(&self) -> u16 {
         match self {
@@ -120,18 +128,13 @@ impl CloseReason {
     }
 }
 
-/// At most `max` bytes of `text`, cut between characters: a close reason has 123 bytes in all.
-fn shortened(text: &str, max: usize) -> &str {
-    &text[..text.floor_char_boundary(max)]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_reason_fits_into_a_close_frame() {
-        let long = CloseReason::UnknownApp("é".repeat(500)).to_string();
+        let long = CloseReason::unknown_app(&"é".repeat(500)).to_string();
         assert!(long.len() <= 123, "{} bytes", long.len());
     }
 }
